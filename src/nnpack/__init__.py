@@ -1,0 +1,84 @@
+"""Convolutional-network layers on CPUs, whose kernels Python emits as LLVM IR.
+
+Importing the package does no work: every public name is loaded from its module at first use
+(PEP 562), so that programs which never compute anything pay neither for NumPy nor for LLVM.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnpack.errors import (
+        AlgorithmError,
+        CompilationError,
+        DtypeError,
+        NnpackError,
+        ProblemError,
+        RegisterPressureError,
+        SettingsError,
+    )
+    from nnpack.functional import conv2d, conv_transpose2d
+    from nnpack.layers import Conv2d, ConvTranspose2d
+    from nnpack.planner import Explanation
+    from nnpack.problem import Clip, Elu, Relu
+    from nnpack.runtime.memory import trim
+    from nnpack.settings import get_num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlgorithmError",
+    "Clip",
+    "CompilationError",
+    "Conv2d",
+    "ConvTranspose2d",
+    "DtypeError",
+    "Elu",
+    "Explanation",
+    "NnpackError",
+    "ProblemError",
+    "RegisterPressureError",
+    "Relu",
+    "SettingsError",
+    "__version__",
+    "conv2d",
+    "conv_transpose2d",
+    "get_num_threads",
+    "set_num_threads",
+    "trim",
+]
+
+_NAMES_BY_MODULE = {
+    "nnpack.errors": [
+        "AlgorithmError",
+        "CompilationError",
+        "DtypeError",
+        "NnpackError",
+        "ProblemError",
+        "RegisterPressureError",
+        "SettingsError",
+    ],
+    "nnpack.functional": ["conv2d", "conv_transpose2d"],
+    "nnpack.layers": ["Conv2d", "ConvTranspose2d"],
+    "nnpack.planner": ["Explanation"],
+    "nnpack.problem": ["Clip", "Elu", "Relu"],
+    "nnpack.runtime.memory": ["trim"],
+    "nnpack.settings": ["get_num_threads", "set_num_threads"],
+}
+_MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
+
+# Type checkers see the imports above; a module-level __getattr__ would make them accept any name.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Load a public name from its module, once."""
+        if name not in _MODULE_BY_NAME:
+            raise AttributeError(f"module 'nnpack' has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULE_BY_NAME[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
