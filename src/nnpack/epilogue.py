@@ -1,0 +1,137 @@
+"""Epilogues: what is done to each sum of a convolution as it is stored.
+
+``activation(scale * conv + bias)`` is described here once, and each kernel that stores outputs
+emits it. A description parts into a *kind*, which changes the instructions, and *parameters*, the
+run-time numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nnpack.arguments import as_number
+from nnpack.errors import DtypeError, ProblemError
+
+__all__ = ["Activation", "ActivationKind", "Clip", "Elu", "Epilogue", "EpilogueKind", "Relu"]
+
+ActivationKind = Literal["relu", "leaky_relu", "elu", "clip"]
+
+
+@dataclass(frozen=True, slots=True)
+class Relu:
+    """``x`` where ``x > 0``, ``slope * x`` elsewhere.
+
+    Raises ProblemError when ``slope`` is not finite in float32, DtypeError when it is no number.
+    """
+
+    slope: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slope", as_number("Relu: slope", self.slope))
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "relu" without a slope, "leaky_relu" with one."""
+        return "leaky_relu" if self.slope else "relu"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The numbers passed at run time: ``(slope,)`` when there is one."""
+        return (self.slope,) if self.slope else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Elu:
+    """``x`` where ``x > 0``, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al., 2015).
+
+    Raises ProblemError when ``alpha`` is not finite in float32, DtypeError when it is no number.
+    """
+
+    alpha: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", as_number("Elu: alpha", self.alpha))
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "elu"."""
+        return "elu"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The numbers passed at run time: ``(alpha,)``."""
+        return (self.alpha,)
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """``min(max(x, low), high)``; either bound may be infinite.
+
+    Raises ProblemError when a bound is NaN or finite beyond float32, or ``low > high``; DtypeError
+    when one is no number.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", as_number("Clip: low", self.low, infinite=True))
+        object.__setattr__(self, "high", as_number("Clip: high", self.high, infinite=True))
+        if self.low > self.high:
+            raise ProblemError(
+                f"Clip: low={self.low} must not be above high={self.high}; swap them"
+            )
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "clip"."""
+        return "clip"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The numbers passed at run time: ``(low, high)``."""
+        return (self.low, self.high)
+
+
+Activation = Relu | Elu | Clip
+
+
+@dataclass(frozen=True, slots=True)
+class EpilogueKind:
+    """What of an epilogue is compiled: its operations without their numbers."""
+
+    scale: bool = False
+    bias: bool = False
+    activation: ActivationKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """``activation(scale * conv + bias)``, applied as the results are stored.
+
+    ``scale`` and ``bias`` say whether there is one, a float32 vector with a number for each output
+    channel. Raises DtypeError when ``activation`` is neither an activation nor None.
+    """
+
+    scale: bool = False
+    bias: bool = False
+    activation: Activation | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.activation, Activation | None):
+            raise DtypeError(
+                f"activation={self.activation!r} must be Relu(slope), Elu(alpha), Clip(low, high), "
+                "an instance and not the class, or None"
+            )
+
+    @property
+    def kind(self) -> EpilogueKind:
+        """The part that changes the instructions."""
+        activation = None if self.activation is None else self.activation.kind
+        return EpilogueKind(self.scale, self.bias, activation)
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The numbers of the activation, passed at run time."""
+        return self.activation.parameters if self.activation else ()
