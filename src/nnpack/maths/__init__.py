@@ -1,0 +1,1 @@
+"""Exact mathematics of the algorithms. Knows no LLVM and no NumPy."""

@@ -10,19 +10,23 @@ points in pairs ``+p, -p`` halve the work (Lavin and Gray, 2016, section 4.3; Wi
 * the *columns* of the output transform are such pairs too, so only ``s = v(p) + v(-p)`` and
   ``d = v(p) - v(-p)`` take part in its sums.
 
-Both are instances of one butterfly, on the left or on the right of a smaller matrix.
+What remains are short sums, no two of which share terms in the same proportion, so a search for
+common subexpressions finds nothing more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-Matrix = tuple[tuple[Fraction, ...], ...]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+Vector = tuple[Fraction, ...]
+Matrix = tuple[Vector, ...]
 Kind = Literal["add", "sub", "mul", "fma", "fms", "fnma", "neg"]
 Row = dict[int, Fraction]
 """A linear combination: the non-zero coefficient of each value that takes part."""
@@ -70,9 +74,11 @@ class LinearProgram:
 
 @lru_cache(maxsize=256)
 def linear_program(matrix: Matrix) -> LinearProgram:
-    """The shortest program found for ``matrix @ inputs``; among equals the shallowest.
+    """Return the shortest program found for ``matrix @ inputs``; among equals the shallowest.
 
-    Butterflies are tried on the columns, on the rows, on both and on neither.
+    Butterflies are tried on the columns, on the rows, on both and on neither.  Each coefficient
+    belongs to one path from an input to an output, so intermediate values never cancel that the
+    matrix itself does not cancel, and rounding errors are those of plain sums.
     """
     choices = [(columns, rows) for columns in (False, True) for rows in (False, True)]
     programs = [_compile(matrix, columns=columns, rows=rows) for columns, rows in choices]
@@ -92,19 +98,26 @@ def evaluate(
     values = list(values)
     for op in program.ops:
         c = None if op.constant is None else constant(op.constant)
-        values.append(_MEANING[op.kind](c, *(values[i] for i in op.operands)))
+        values.append(_result(op.kind, values[op.operands[0]], values[op.operands[-1]], c))
     return [0 if output is None else values[output] for output in program.outputs]
 
 
-_MEANING: dict[Kind, Callable[..., Any]] = {
-    "add": lambda c, a, b: a + b,
-    "sub": lambda c, a, b: a - b,
-    "mul": lambda c, a: a * c,
-    "fma": lambda c, a, b: a * c + b,
-    "fms": lambda c, a, b: a * c - b,
-    "fnma": lambda c, a, b: b - a * c,
-    "neg": lambda c, a: -a,
-}
+def _result(kind: Kind, a: Any, b: Any, c: Any) -> Any:
+    match kind:
+        case "add":
+            return a + b
+        case "sub":
+            return a - b
+        case "mul":
+            return a * c
+        case "fma":
+            return a * c + b
+        case "fms":
+            return a * c - b
+        case "fnma":
+            return b - a * c
+        case "neg":
+            return -a
 
 
 class _Builder:
@@ -157,7 +170,7 @@ class _Builder:
 
 
 def _summation_order(term: tuple[int, Fraction]) -> tuple[bool, bool, bool, int]:
-    """A term that needs no op comes first, then the positive ones; inputs before later values."""
+    """Sort a term that needs no op first, then the positive ones; inputs before later values."""
     value, coefficient = term
     return coefficient != 1, coefficient < 0, coefficient != -1, value
 
@@ -171,7 +184,7 @@ def _divided(row: Row, scale: Fraction) -> Row:
 
 
 def _common_scale(row: Row) -> Fraction:
-    """The positive factor without which ``row`` has a 1 and the simplest other coefficients."""
+    """Choose the positive factor that leaves ``row`` a 1 and the simplest other coefficients."""
     if _has_unit(row):
         return Fraction(1)
     scales = sorted({abs(coefficient) for coefficient in row.values()})
@@ -210,7 +223,7 @@ def _share_column_pairs(builder: _Builder, rows: list[Row]) -> None:
 
 
 def _share_row_pairs(builder: _Builder, rows: list[Row]) -> dict[int, int]:
-    """The values of rows that are ``e + o`` and ``e - o`` of each other, by row number."""
+    """Emit the rows that come in pairs ``e + o``, ``e - o``; return their values by row number."""
     outputs: dict[int, int] = {}
     for i, j in combinations(range(len(rows)), 2):
         even = {v: c for v, c in rows[i].items() if rows[j].get(v) == c}
