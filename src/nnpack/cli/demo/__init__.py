@@ -1,0 +1,9 @@
+"""``nnpack demo``: enlarge a photograph with a real network, run by this library alone.
+
+command   the command: options, progress, the report   (typer, rich)
+picture   photographs: read, write, halve, compare     (Pillow, scikit-image)
+weights   where the trained weights come from: cache, pip, a file of the user's
+ncnn      reader of ncnn weight files
+upconv    the network upconv_7 as layers of nnpack
+tiles     a large picture in tiles, without seams
+"""
