@@ -51,6 +51,7 @@ __all__ = [
     "Problem",
     "Relu",
     "TransposedProblem",
+    "WeightLayout",
     "dense_strides",
 ]
 
@@ -63,6 +64,28 @@ MAX_ARRAY_BYTES = 2**47
 _IMAGE = ("N", "C", "H", "W")
 _WEIGHT = ("O", "I/groups", "kh", "kw")
 _TRANSPOSED_WEIGHT = ("I", "O/groups", "kh", "kw")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightLayout:
+    """Where weights stand in their array, in elements: any view that strides can express.
+
+    ``weight[g, k, c, p, q]`` is at ``offset + g*group + k*out + c*channel + p*row + q*column``,
+    k and c counted inside group g.
+    """
+
+    offset: int
+    group: int
+    out: int
+    channel: int
+    row: int
+    column: int
+
+    @classmethod
+    def dense(cls, shape: Shape, groups: int) -> WeightLayout:
+        """The layout of a C-contiguous ``(O, I/groups, kh, kw)`` array."""
+        out, channel, row, column = dense_strides(shape)
+        return cls(0, shape[0] // groups * out, out, channel, row, column)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +172,17 @@ class Problem(_Convolution):
     Negative padding crops. An output extent is 0 when the kernel does not fit; the class method
     ``conv2d`` refuses that.
 
+    ``weight_layout`` says where the weights stand when not in a dense OIHW array.
+
     Raises ProblemError when a field is out of its range.
     """
+
+    weight_layout: WeightLayout | None = None
+
+    @property
+    def weights(self) -> WeightLayout:
+        """Where the weights stand."""
+        return self.weight_layout or WeightLayout.dense(self.weight_shape, self.groups)
 
     @classmethod
     def conv2d(
@@ -409,8 +441,8 @@ def _check_sizes(**shapes: Shape) -> None:
     for name, shape in shapes.items():
         if 4 * math.prod(shape) >= MAX_ARRAY_BYTES:
             raise ProblemError(
-                f"{name} would have the shape {shape}, {4 * math.prod(shape):.3g} bytes; "
-                f"the bound is {MAX_ARRAY_BYTES:.3g}: make the problem smaller"
+                f"{name} would have the shape {shape}, {4 * math.prod(shape)} bytes; it must have "
+                f"less than {MAX_ARRAY_BYTES}: make the problem smaller"
             )
 
 

@@ -202,8 +202,8 @@ def cgroup_cpu_limit(
     """Return the tightest quota, in cores, of this process's control groups, or None.
 
     ``membership`` has lines ``hierarchy:controllers:path``; a group is bound by its ancestors'
-    quotas as well. Version 2 keeps "quota period" in ``cpu.max``, version 1 two files under the ``cpu``
-    controller (Linux documentation, admin-guide/cgroup-v2 and scheduler/sched-bwc).
+    quotas as well. Version 2 keeps "quota period" in ``cpu.max``, version 1 two files under the
+    ``cpu`` controller (Linux documentation, admin-guide/cgroup-v2 and scheduler/sched-bwc).
     """
     try:
         lines = membership.read_text().splitlines()

@@ -1,0 +1,96 @@
+"""Arguments as arrays: what users pass becomes a float32 ndarray unconverted, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnpack.errors import DtypeError, ProblemError
+
+__all__ = ["Float32Array", "as_float32", "check_out"]
+
+Float32Array = npt.NDArray[np.float32]
+
+# DLPack's kDLCPU and kDLCUDAHost (dlpack.h): memory the processor can read.
+_HOST_DEVICES = (1, 3)
+
+
+def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Array:
+    """Return ``value`` as a float32 ndarray of ``ndim`` dimensions with any strides.
+
+    An ndarray is returned as it is; an object with ``__dlpack__`` on the CPU or with the buffer
+    protocol is wrapped without a copy. Only an array whose elements are not aligned is copied.
+
+    Raises DtypeError for anything else, other dtypes and byte orders included, ProblemError when
+    the number of dimensions is not ``ndim``.
+    """
+    array = value if type(value) is np.ndarray else _wrap(name, value)
+    if array.dtype != np.float32:
+        raise DtypeError(
+            f"{name} has dtype {array.dtype.newbyteorder('=')!s}"
+            f"{'' if array.dtype.isnative else ', byte-swapped'}; it must be float32, as nothing "
+            f"is converted: pass numpy.asarray({name}, dtype=numpy.float32)"
+        )
+    if ndim is not None and array.ndim != ndim:
+        raise ProblemError(f"{name}.shape={array.shape} must have {ndim} dimensions")
+    # Strides are counted in elements from here on, and must be whole numbers of them.
+    return array if array.flags.aligned else array.copy()
+
+
+def check_out(
+    out: object, shape: Sequence[int], inputs: Iterable[tuple[str, npt.NDArray[Any]]]
+) -> Float32Array:
+    """Return ``out``, into which a result of ``shape`` may be written while ``inputs`` are read.
+
+    Overlap is judged by the bounds of the memory, so that an input interleaved with ``out`` without
+    sharing an element is refused as well.
+
+    Raises DtypeError when it is no float32 ndarray; ProblemError when it has another shape, is
+    read-only, misaligned or not C-contiguous, or overlaps an input.
+    """
+    if not isinstance(out, np.ndarray) or out.dtype != np.float32:
+        kind = f"of {out.dtype}" if isinstance(out, np.ndarray) else f"({type(out).__name__})"
+        raise DtypeError(f"out {kind} must be a numpy.ndarray of float32, or None")
+    if out.shape != tuple(shape):
+        raise ProblemError(f"out.shape={out.shape} must be {tuple(shape)}")
+    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+        raise ProblemError(
+            "out must be C-contiguous, aligned and writeable; "
+            f"pass numpy.empty({tuple(shape)}, numpy.float32)"
+        )
+    for name, array in inputs:
+        if np.may_share_memory(out, array):
+            raise ProblemError(f"out overlaps {name}; pass memory of its own")
+    return out
+
+
+def _wrap(name: str, value: object) -> npt.NDArray[Any]:
+    if isinstance(value, np.ma.MaskedArray):
+        raise DtypeError(
+            f"{name} is a masked array, whose mask would be lost; pass {name}.filled()"
+        )
+    if isinstance(value, np.ndarray):
+        return np.asarray(value)
+    if hasattr(value, "__dlpack__"):
+        return _from_dlpack(name, value)
+    try:
+        return np.asarray(memoryview(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError, BufferError) as error:
+        raise DtypeError(
+            f"{name} is of type {type(value).__name__}; it must be an array of float32 with the "
+            f"buffer protocol or DLPack: pass numpy.asarray({name}, dtype=numpy.float32)"
+        ) from error
+
+
+def _from_dlpack(name: str, value: Any) -> npt.NDArray[Any]:
+    try:
+        device, _ = value.__dlpack_device__()
+        if device in _HOST_DEVICES:
+            return np.from_dlpack(value)
+    # Libraries refuse in their own ways: a tensor that needs a gradient, a dtype NumPy lacks.
+    except (AttributeError, BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise DtypeError(f"{name} cannot be read through DLPack: {error}") from error
+    raise DtypeError(f"{name} is on the DLPack device {device}; move it to the CPU")
