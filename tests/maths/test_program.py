@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -95,6 +96,12 @@ def test_f_2_3_needs_no_multiplication() -> None:
     for matrix in (f.input, f.output):
         assert linear_program(matrix).constants == ()
         assert {op.kind for op in linear_program(matrix).ops} <= {"add", "sub"}
+
+
+def test_constants_of_the_input_transforms_are_exact_in_float32() -> None:
+    for m in (2, 4, 6):
+        for constant in linear_program(cook_toom(m, 3).input).constants:
+            assert Fraction(struct.unpack("f", struct.pack("f", float(constant)))[0]) == constant
 
 
 def test_a_row_of_zeros_has_no_value() -> None:

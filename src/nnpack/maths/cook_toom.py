@@ -178,18 +178,21 @@ def _from_points(m: int, r: int, points: Vector) -> CookToom:
 
 
 def _output_scales(points: Vector, m: int) -> Vector:
-    """Factors of the columns of A^T that give each of its rows a coefficient 1, if they can.
+    """Factors of the columns of A^T that save instructions or constants in its program.
 
-    A sum costs an instruction less with such a term.  The points 0, 1 and infinity bring it to the
-    first, every and the last row; otherwise the k-th pair is divided by ``p ** k`` for row k.
-    F(4, 3): 10 instructions for 12.
+    A sum costs an instruction less if one of its coefficients is 1.  The points 0, 1 and infinity
+    bring that to the first, every and the last row; without the point 1, the k-th row gets it by
+    dividing a pair by ``p ** k``: F(4, 3) takes 10 instructions for 12.  With the point 1, a pair
+    whose reciprocals are points too is divided by its highest power, which gives it the
+    coefficients of the reciprocals: F(6, 3) has 5 constants for 10.
     """
     sizes = list(dict.fromkeys(abs(p) for p in points if p))
     first_row = 1 if _ZERO in points else 0
-    if _ONE in sizes or first_row > m - 2:
-        return (_ONE,) * len(points)
-    rows = {size: min(first_row + j, m - 2) for j, size in enumerate(sizes)}
-    return tuple(abs(p) ** -rows[abs(p)] if p else _ONE for p in points)
+    if _ONE in sizes:
+        rows = {size: m - 1 for size in sizes if size < 1 and 1 / size in sizes}
+    else:
+        rows = {size: max(0, min(first_row + j, m - 2)) for j, size in enumerate(sizes)}
+    return tuple(abs(p) ** -rows.get(abs(p), 0) for p in points)
 
 
 def _monic(roots: Sequence[Fraction]) -> Vector:

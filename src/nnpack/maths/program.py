@@ -188,11 +188,17 @@ def _common_scale(row: Row) -> Fraction:
     if _has_unit(row):
         return Fraction(1)
     scales = sorted({abs(coefficient) for coefficient in row.values()})
-    return min(scales, key=lambda scale: sum(_bits(c / scale) for c in row.values()))
+    return min(scales, key=lambda scale: sum(_complexity(c / scale) for c in row.values()))
 
 
-def _bits(value: Fraction) -> int:
-    return value.numerator.bit_length() + value.denominator.bit_length()
+def _complexity(value: Fraction) -> int:
+    """Count the bits of a fraction, a divisor that makes it inexact in binary twice."""
+    odd_divisor = value.denominator >> _trailing_zeros(value.denominator)
+    return sum(n.bit_length() for n in (value.numerator, value.denominator, odd_divisor))
+
+
+def _trailing_zeros(number: int) -> int:
+    return (number & -number).bit_length() - 1
 
 
 def _compile(matrix: Matrix, *, columns: bool, rows: bool) -> LinearProgram:
