@@ -1,0 +1,96 @@
+"""What an algorithm is, and what the algorithms share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from nnpack.codegen.target import Target
+from nnpack.kernels.epilogue import epilogue_arguments
+from nnpack.plan import Argument, Plan, Slot
+from nnpack.problem import Problem
+
+FLOAT_BYTES = 4
+CACHE_LINE = 64
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a plan is expected to cost on one thread.
+
+    ``seconds`` a run; ``error``: expected max|error| / max|reference| on random data.
+    """
+
+    seconds: float
+    error: float
+
+
+class Algorithm(Protocol):
+    """One way to compute convolutions."""
+
+    @property
+    def name(self) -> str:
+        """What ``algorithm=`` calls it."""
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """Why it cannot do ``problem`` ("needs ..., got ..."), or None when it can."""
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """What it costs; must not depend on the number of threads, nor may what is computed."""
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """The plan for at most ``threads`` threads."""
+
+
+def ceil_div(a: int, b: int) -> int:
+    """The least integer not under ``a / b``."""
+    return -(-a // b)
+
+
+def round_up(a: int, b: int) -> int:
+    """The least multiple of ``b`` not under ``a``."""
+    return ceil_div(a, b) * b
+
+
+def direct_error(depth: int) -> float:
+    """Expected max|error| / max|reference| of a float32 sum of ``depth`` products.
+
+    Grows as the square root of the length of the sum; the constant fits random data of either
+    sign (5e-7 at 256 channels of 3x3 taps).
+    """
+    return 6e-8 + 1.0e-8 * float(depth) ** 0.5
+
+
+def weight_arguments(problem: Problem) -> dict[str, Argument]:
+    """The words of ``kernels.weights.WEIGHT_FIELDS``."""
+    layout = problem.weights
+    return {
+        "weight": Slot("weight", FLOAT_BYTES * layout.offset),
+        "weight_group": layout.group,
+        "weight_out": layout.out,
+        "weight_channel": layout.channel,
+        "weight_row": layout.row,
+        "weight_column": layout.column,
+        "channels": problem.group_in_channels,
+        "group_out_channels": problem.group_out_channels,
+        "kernel_h": problem.kernel[0],
+        "kernel_w": problem.kernel[1],
+    }
+
+
+def store_arguments(problem: Problem) -> dict[str, Argument]:
+    """The words of the output and of the epilogue."""
+    n, c, h, w = problem.y_strides
+    words: dict[str, Argument] = {"y": Slot("y"), "y_n": n, "y_c": c, "y_h": h, "y_w": w}
+    kind = problem.epilogue.kind
+    words |= epilogue_arguments(kind, problem.epilogue.parameters)
+    if kind.scale:
+        words["scale"] = Slot("scale")
+    if kind.bias:
+        words["bias"] = Slot("bias")
+    return words
+
+
+def is_dense(problem: Problem) -> bool:
+    """Whether the pixels of an output plane are consecutive."""
+    return problem.y_strides[2:] == (problem.out_width, 1)

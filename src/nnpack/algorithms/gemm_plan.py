@@ -1,0 +1,118 @@
+"""The plan of a convolution as a matrix product, shared by implicit GEMM and pointwise."""
+
+from __future__ import annotations
+
+from nnpack.algorithms.base import (
+    FLOAT_BYTES,
+    ceil_div,
+    is_dense,
+    round_up,
+    store_arguments,
+    weight_arguments,
+)
+from nnpack.algorithms.gemm_tiles import TileChoice
+from nnpack.codegen.target import Target
+from nnpack.kernels.convolve import GemmConvolution
+from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
+from nnpack.kernels.weights import PackWeights
+from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.problem import Problem
+
+# Tasks a thread should have to choose from, so that threads finish together.
+TASKS_PER_THREAD = 4
+
+
+def gemm_plan(
+    name: str, problem: Problem, target: Target, threads: int, choice: TileChoice, packed: bool
+) -> Plan:
+    """The plan; ``packed`` says whether patches are packed or the image is read as it is."""
+    kernel = GemmConvolution(
+        choice.tile,
+        choice.lanes,
+        packed,
+        is_dense(problem),
+        _known_stride(problem),
+        problem.epilogue.kind,
+    )
+    strip, panel = kernel.strip(target.lanes), kernel.panel(target.lanes)
+    pixels = problem.out_height * problem.out_width
+    images = problem.batch * problem.groups
+    panels = ceil_div(problem.group_out_channels, panel)
+    depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
+    block = _block_pixels(pixels, images, strip, depth, target, threads)
+    chunk = _chunk_panels(ceil_div(pixels, block) * images, panels, threads)
+    scratch = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
+    tasks = images * ceil_div(pixels, block) * ceil_div(panels, chunk)
+    blocking: dict[str, Argument] = {
+        "pixels": pixels,
+        "block_pixels": block,
+        "panels": panels,
+        "chunk_panels": chunk,
+        "scratch": Slot("workspace"),
+        "scratch_stride": scratch,
+    }
+    stage = Stage(kernel, tasks, _convolution_arguments(problem) | blocking)
+    return Plan(
+        algorithm=name,
+        stages=(stage,),
+        weight_format=_weight_format(problem, panel, panels, depth),
+        workspace_bytes=FLOAT_BYTES * scratch * threads,
+        threads=threads,
+        detail=f"{choice.tile.mr}x{choice.tile.nv * target.lanes} tile, {choice.lanes} in the lanes",
+    )
+
+
+def _known_stride(problem: Problem) -> int | None:
+    stride = problem.stride[1]
+    return stride if stride <= MAX_SHUFFLED_STRIDE else None
+
+
+def _block_pixels(
+    pixels: int, images: int, strip: int, depth: int, target: Target, threads: int
+) -> int:
+    """Pixels a task: patches of half the second-level cache, yet tasks enough for all threads."""
+    in_cache = target.caches.l2 // 2 // (FLOAT_BYTES * depth * strip)
+    strips = ceil_div(pixels, strip)
+    wanted = ceil_div(strips * images, TASKS_PER_THREAD * threads) if threads > 1 else strips
+    blocks = ceil_div(strips, max(1, min(in_cache, wanted, strips)))
+    return strip * ceil_div(strips, blocks)
+
+
+def _chunk_panels(blocks: int, panels: int, threads: int) -> int:
+    """Panels a task: all of them, unless there are too few blocks for the threads."""
+    if threads == 1 or blocks >= 2 * threads:
+        return panels
+    return ceil_div(panels, min(panels, ceil_div(TASKS_PER_THREAD * threads, max(1, blocks))))
+
+
+def _convolution_arguments(problem: Problem) -> dict[str, Argument]:
+    n, c, h = problem.x_strides
+    return {
+        "x": Slot("x"),
+        "x_n": n,
+        "x_c": c,
+        "x_h": h,
+        "weight": Slot("packed"),
+        "groups": problem.groups,
+        "channels": problem.group_in_channels,
+        "group_out_channels": problem.group_out_channels,
+        "height": problem.height,
+        "width": problem.width,
+        "out_width": problem.out_width,
+        "kernel_h": problem.kernel[0],
+        "kernel_w": problem.kernel[1],
+        "stride_h": problem.stride[0],
+        "stride_w": problem.stride[1],
+        "dilation_h": problem.dilation[0],
+        "dilation_w": problem.dilation[1],
+        "pad_top": problem.padding[0],
+        "pad_left": problem.padding[2],
+        **store_arguments(problem),
+    }
+
+
+def _weight_format(problem: Problem, panel: int, panels: int, depth: int) -> WeightFormat:
+    arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
+    nbytes = FLOAT_BYTES * problem.groups * panels * depth * panel
+    pack = Stage(PackWeights(panel), problem.groups * panels, arguments)
+    return WeightFormat(("panels", panel), nbytes, (pack,))

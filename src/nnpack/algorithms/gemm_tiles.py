@@ -1,0 +1,76 @@
+"""The choice of a register tile for matrix products, and the cost of the product."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from nnpack.algorithms.base import ceil_div
+from nnpack.codegen.target import Target
+from nnpack.kernels.convolve import Lanes
+from nnpack.kernels.gemm import GemmTile
+
+
+@dataclass(frozen=True)
+class TileChoice:
+    """A tile, what stands in its lanes, and the vector multiply-adds it takes per step of depth."""
+
+    tile: GemmTile
+    lanes: Lanes
+    steps: float
+
+
+@functools.cache
+def tile_menu(target: Target) -> tuple[GemmTile, ...]:
+    """Tiles that fit the registers and keep the multipliers busy.
+
+    At least 10 accumulators hide the latency of the multiply-add (4 to 5 cycles, 1 or 2 a cycle);
+    one register stays free, for the compiler needs one now and then.
+    """
+    tiles = []
+    for nv in range(1, 5):
+        for mr in range(1, target.registers):
+            tile = GemmTile(mr, nv)
+            if mr * nv >= 10 and tile.registers(target) < target.registers:
+                tiles.append(tile)
+    return tuple(tiles)
+
+
+def relative_rate(tile: GemmTile, target: Target) -> float:
+    """The share of peak at which a tile runs: loads and broadcasts beside its multiply-adds.
+
+    A step loads ``nv`` vectors and ``mr`` scalars for ``mr * nv`` multiply-adds; two loads a
+    cycle (a full 512-bit vector counts as two), two 256-bit multiply-adds a cycle.
+    """
+    wide = max(1, target.lanes // 8)
+    loads = (tile.nv * wide + tile.mr) / 2
+    arithmetic = tile.mr * tile.nv * wide / 2
+    return arithmetic / max(arithmetic, loads + 0.04 * arithmetic) * 0.96
+
+
+def _choices(
+    tiles: tuple[GemmTile, ...], lanes: Lanes, pixels: int, channels: int, target: Target
+) -> list[TileChoice]:
+    result = []
+    for tile in tiles:
+        if lanes == "pixels":
+            rows = ceil_div(channels, tile.mr) * tile.mr
+            vectors = ceil_div(pixels, target.lanes)
+        else:
+            rows = ceil_div(pixels, tile.mr) * tile.mr
+            vectors = ceil_div(channels, target.lanes)
+        result.append(TileChoice(tile, lanes, rows * vectors / relative_rate(tile, target)))
+    return result
+
+
+@functools.lru_cache(maxsize=4096)
+def choose_tile(pixels: int, channels: int, target: Target, may_turn: bool) -> TileChoice:
+    """The tile that wastes least on ``pixels`` by ``channels``; turned (channels in the lanes)
+    where that is allowed and better by more than what turning back costs."""
+    choices = _choices(tile_menu(target), "pixels", pixels, channels, target)
+    if may_turn:
+        fitting = tuple(t for t in tile_menu(target) if t.mr <= min(pixels, target.lanes))
+        for choice in _choices(fitting, "channels", pixels, channels, target):
+            choices.append(TileChoice(choice.tile, choice.lanes, 1.03 * choice.steps))
+    # Among equals, more accumulators: fewer loads a multiply-add.
+    return min(choices, key=lambda c: (round(c.steps, 3), -c.tile.mr * c.tile.nv))

@@ -1,0 +1,48 @@
+"""Implicit GEMM: any convolution, as a product of packed weights with packed patches.
+
+The patch matrix is never materialised: a task packs the columns of its block of pixels into the
+microkernel's panels and multiplies them while they are in cache (Chetlur et al., 2014).
+"""
+
+from __future__ import annotations
+
+from nnpack.algorithms.base import Estimate, direct_error
+from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.gemm_plan import gemm_plan
+from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
+from nnpack.codegen.target import Target
+from nnpack.plan import Plan
+from nnpack.problem import Problem
+
+
+class ImplicitGemm:
+    """The algorithm for everything."""
+
+    name = "implicit_gemm"
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """Never refuses."""
+        return None
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """The product, and one pass of packing over every patch."""
+        depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
+        choice = self._tile(problem, target)
+        pixels = problem.batch * problem.groups * problem.out_height * problem.out_width
+        # Loads, shuffles and stores of a vector of patches, and the start of every run.
+        vectors = pixels * depth / target.lanes
+        runs = pixels * problem.kernel[0] * problem.kernel[1] / min(problem.out_width, 32)
+        packing = (3.0 * problem.stride[1] * vectors + 40 * runs) / target.clock
+        return Estimate(
+            product_seconds(problem, target, choice.steps * depth) + packing, direct_error(depth)
+        )
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """One stage."""
+        choice = self._tile(problem, target)
+        return gemm_plan(self.name, problem, target, threads, choice, packed=True)
+
+    @staticmethod
+    def _tile(problem: Problem, target: Target) -> TileChoice:
+        pixels = problem.out_height * problem.out_width
+        return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)

@@ -1,0 +1,57 @@
+"""Pointwise convolution: 1x1, stride 1, as a matrix product on the NCHW data itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from nnpack.algorithms.base import Estimate, direct_error, is_dense
+from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.gemm_plan import gemm_plan
+from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
+from nnpack.codegen.target import Target
+from nnpack.plan import Plan
+from nnpack.problem import Problem
+
+
+class Pointwise:
+    """Packs nothing but the weights."""
+
+    name = "pointwise"
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """Only 1x1 kernels with stride 1, no padding, and whole planes without gaps."""
+        if problem.kernel != (1, 1):
+            return f"needs a 1x1 kernel, got {problem.kernel[0]}x{problem.kernel[1]}"
+        if problem.stride != (1, 1):
+            return f"needs stride 1, got {problem.stride}"
+        if problem.padding != (0, 0, 0, 0):
+            return f"needs no padding, got {problem.padding}"
+        if problem.height > 1 and problem.x_strides[2] != problem.width:
+            return "needs the rows of x one behind the other"
+        if not is_dense(problem):
+            return "needs the rows of the output one behind the other"
+        return None
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """The product alone."""
+        depth = problem.group_in_channels
+        seconds = product_seconds(problem, target, self._tile(problem, target).steps * depth)
+        return Estimate(seconds, direct_error(depth))
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """One stage over each plane as a single row."""
+        pixels = problem.height * problem.width
+        flat = replace(
+            problem,
+            height=1,
+            width=pixels,
+            x_strides=(*problem.x_strides[:2], pixels),
+            y_strides=(*problem.y_strides[:2], pixels, 1),
+        )
+        choice = self._tile(problem, target)
+        return gemm_plan(self.name, flat, target, threads, choice, packed=False)
+
+    @staticmethod
+    def _tile(problem: Problem, target: Target) -> TileChoice:
+        pixels = problem.height * problem.width
+        return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)

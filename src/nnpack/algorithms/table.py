@@ -1,0 +1,22 @@
+"""The one ordered table of algorithms, and the names under which they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nnpack.algorithms.base import Algorithm
+from nnpack.algorithms.implicit_gemm import ImplicitGemm
+from nnpack.algorithms.pointwise import Pointwise
+
+ALGORITHMS: tuple[Algorithm, ...] = (Pointwise(), ImplicitGemm())
+
+# Names of the original NNPACK.
+ALIASES: Mapping[str, str] = {}
+
+
+def find_algorithms(name: str) -> tuple[Algorithm, ...]:
+    """The algorithms that ``algorithm=name`` allows: one, a family, or all; none if unknown."""
+    wanted = ALIASES.get(name, name)
+    if wanted == "auto":
+        return ALGORITHMS
+    return tuple(a for a in ALGORITHMS if a.name == wanted or a.name.startswith(f"{wanted}_"))

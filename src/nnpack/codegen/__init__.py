@@ -1,0 +1,1 @@
+"""Code generation: vector code for the machine at hand. Knows no convolution."""

@@ -1,0 +1,146 @@
+"""From a kernel's specification to a callable address: cache or emission, then linking.
+
+A *specification* is a frozen value that can emit itself; equal specifications are compiled once
+a process, and once a machine when the disk cache is on.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import itertools
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nnpack.codegen import cache
+from nnpack.codegen.target import Target
+from nnpack.errors import CompilationError
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler
+
+
+class Specification(Protocol):
+    """A kernel as a value: hashable, printed in full by ``repr``, able to emit itself."""
+
+    def __hash__(self) -> int: ...
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the exported function ``ENTRY`` into ``asm``."""
+
+
+ENTRY = "nnpack_kernel"
+
+# LLVM runs under one lock: two threads compiling at once are slower than one after the other.
+# The lock is held across fork, so that a child never inherits LLVM in the middle of something.
+_lock = threading.RLock()
+_addresses: dict[tuple[Any, Target], int] = {}
+_names = itertools.count()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
+
+
+def compile_kernel(specification: Specification, target: Target) -> int:
+    """The address of ``specification`` compiled for ``target``; compiled at most once.
+
+    Raises CompilationError when LLVM refuses the code (a defect of the generator).
+    """
+    address = _addresses.get((specification, target))
+    if address is not None:
+        return address
+    with _lock:
+        key = (specification, target)
+        if key not in _addresses:
+            _addresses[key] = _load(specification, target)
+        return _addresses[key]
+
+
+def _load(specification: Specification, target: Target) -> int:
+    key = cache.object_key(repr(specification), target)
+    stored = cache.read(key)
+    if stored is not None:
+        try:
+            return _link(stored)
+        except RuntimeError:
+            pass  # foreign or damaged in a way the digest cannot see: compile again
+    code = emit_object(specification, target)
+    cache.write(key, code)
+    try:
+        return _link(code)
+    except RuntimeError as error:
+        raise CompilationError(f"cannot link {specification!r}: {error}") from error
+
+
+def emit_module(specification: Specification, target: Target) -> str:
+    """The LLVM IR of ``specification``, as text."""
+    from nnpack.codegen.assembler import Assembler
+
+    asm = Assembler(target)
+    specification.emit(asm)
+    return str(asm)
+
+
+def emit_object(specification: Specification, target: Target) -> bytes:
+    """The object code of ``specification`` for ``target``, which need not be the host."""
+    return bytes(_translate(specification, target, "emit_object"))
+
+
+def emit_assembly(specification: Specification, target: Target) -> str:
+    """The assembly text of ``specification`` for ``target``, to be read by people."""
+    return str(_translate(specification, target, "emit_assembly"))
+
+
+def _translate(specification: Specification, target: Target, how: str) -> Any:
+    import llvmlite.binding as llvm
+
+    text = emit_module(specification, target)
+    with _lock:
+        try:
+            module = llvm.parse_assembly(text)
+            return getattr(_target_machine(target), how)(module)
+        except RuntimeError as error:
+            raise CompilationError(f"cannot compile {specification!r}: {error}") from error
+
+
+@functools.cache
+def _target_machine(target: Target) -> Any:
+    import llvmlite.binding as llvm
+
+    if target.triple.startswith("x86_64"):
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple(target.triple).create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc="pic", codemodel="small"
+    )
+
+
+@functools.cache
+def _jit() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    jit = llvm.create_lljit_compiler()
+    # Never disposed: a thread may still run compiled code while the interpreter exits.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(jit))
+    return jit
+
+
+_trackers: list[Any] = []
+
+
+def _link(code: bytes) -> int:
+    import llvmlite.binding as llvm
+
+    builder = llvm.JITLibraryBuilder().add_object_img(code).export_symbol(ENTRY)
+    tracker = builder.link(_jit(), f"nnpack{next(_names)}")
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(tracker))
+    _trackers.append(tracker)
+    return int(tracker[ENTRY])

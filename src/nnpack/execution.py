@@ -1,0 +1,98 @@
+"""Plans made runnable: kernels compiled, argument words laid out, one native call a run."""
+
+from __future__ import annotations
+
+import array
+import struct
+from collections.abc import Mapping
+
+from nnpack.codegen.compiler import compile_kernel
+from nnpack.codegen.target import Target
+from nnpack.plan import Argument, Slot, Stage
+from nnpack.runtime.memory import borrow_workspace, return_workspace
+from nnpack.runtime.workers import run_frame
+
+__all__ = ["Program"]
+
+_STAGE_WORDS = 3
+
+
+class Program:
+    """Stages compiled for a target. Any number of threads may run it at once.
+
+    The frame (stage table and argument words, see `runtime.executor`) is a template; a run takes a
+    copy from a free list, writes the addresses of its arrays into it, and makes one native call.
+    """
+
+    def __init__(
+        self, stages: tuple[Stage, ...], target: Target, threads: int, workspace_bytes: int
+    ) -> None:
+        self._threads = threads
+        self._workspace_bytes = workspace_bytes
+        words, relocations = _lay_out(stages, target)
+        self._template = array.array("q", words)
+        self._relocations = relocations
+        # list.append and list.pop are atomic under the interpreter lock.
+        self._frames: list[_Frame] = []
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Run all stages on the arrays at ``addresses``, by slot name."""
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(self._template[:])
+        if not self._workspace_bytes:
+            self._run_frame(frame, addresses)
+            return
+        workspace = borrow_workspace(self._workspace_bytes)
+        try:
+            self._run_frame(frame, {**addresses, "workspace": workspace.address})
+        finally:
+            return_workspace(workspace)
+
+    def _run_frame(self, frame: _Frame, addresses: Mapping[str, int]) -> None:
+        words = frame.words
+        for slot, places in self._relocations:
+            base = addresses[slot]
+            for word, offset in places:
+                words[word] = base + offset
+        run_frame(frame.address, self._threads)
+        self._frames.append(frame)
+
+
+class _Frame:
+    """One copy of a program's words, at a fixed address."""
+
+    __slots__ = ("address", "words")
+
+    def __init__(self, words: array.array[int]) -> None:
+        self.words = words
+        self.address = words.buffer_info()[0]
+
+
+_Relocation = tuple[str, tuple[tuple[int, int], ...]]
+"""A slot, and the words that hold its address, with their byte offsets."""
+
+
+def _lay_out(
+    stages: tuple[Stage, ...], target: Target
+) -> tuple[list[int], tuple[_Relocation, ...]]:
+    words = [len(stages)] + [0] * (_STAGE_WORDS * len(stages))
+    places: dict[str, list[tuple[int, int]]] = {}
+    for n, stage in enumerate(stages):
+        head = 1 + _STAGE_WORDS * n
+        words[head : head + 3] = [compile_kernel(stage.kernel, target), stage.tasks, len(words)]
+        for name in stage.kernel.fields:
+            argument = stage.arguments[name]
+            if isinstance(argument, Slot):
+                places.setdefault(argument.name, []).append((len(words), argument.offset))
+            words.append(_word(argument))
+    return words, tuple((slot, tuple(found)) for slot, found in places.items())
+
+
+def _word(argument: Argument) -> int:
+    if isinstance(argument, Slot):
+        return 0
+    if isinstance(argument, float):
+        return int(struct.unpack("<i", struct.pack("<f", argument))[0])
+    return argument

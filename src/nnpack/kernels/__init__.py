@@ -1,0 +1,1 @@
+"""Kernels: mathematics turned into vector code through the assembler."""

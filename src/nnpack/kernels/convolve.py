@@ -1,0 +1,311 @@
+"""Convolution as a matrix product: packed patches, or the image itself, times packed weights.
+
+A task is one block of output pixels of one image and group, and a range of weight panels. Either
+the pixels stand in the lanes and the weights are broadcast, or the output channels stand in the
+lanes and the pixels are broadcast: what is packed is the same, strips ``[depth][strip]`` of pixels
+and panels ``[depth][panel]`` of weights; only the roles in the microkernel change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nnpack.codegen.assembler import Assembler, Index, Value
+from nnpack.kernels.epilogue import Epilogue, epilogue_fields
+from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
+from nnpack.kernels.packing import PATCH_FIELDS, emit_pack_patches
+from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.transpose import emit_rows
+from nnpack.problem import EpilogueKind
+
+Lanes = Literal["pixels", "channels"]
+
+_FIELDS = {
+    "x": "pointer",
+    "weight": "pointer",
+    "y": "pointer",
+    "scratch": "pointer",
+    "scratch_stride": "index",
+    **PATCH_FIELDS,
+    **dict.fromkeys(
+        (
+            "groups",
+            "group_out_channels",
+            "pixels",
+            "block_pixels",
+            "panels",
+            "chunk_panels",
+            "x_n",
+            "y_n",
+            "y_c",
+            "y_h",
+            "y_w",
+        ),
+        "index",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class GemmConvolution:
+    """The stage ``y[n, k, p] = epilogue(sum_d weight[k, d] * X[n, d, p])``.
+
+    ``packed``: patches are packed into scratch first; otherwise the image is its own patch matrix
+    (1x1 kernels, rows of channels ``x_c`` apart). ``dense``: the pixels of an output plane are
+    consecutive; otherwise each row is stored by itself, pixels ``y_w`` apart.
+    ``stride_w``: the horizontal stride, or None when it is only known at run time.
+    """
+
+    tile: GemmTile
+    lanes: Lanes
+    packed: bool
+    dense: bool
+    stride_w: int | None
+    epilogue: EpilogueKind
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return {**_FIELDS, **epilogue_fields(self.epilogue)}
+
+    def strip(self, lanes: int) -> int:
+        """Pixels in a strip."""
+        return self.tile.mr if self.lanes == "channels" else self.tile.nv * lanes
+
+    def panel(self, lanes: int) -> int:
+        """Output channels in a panel."""
+        return self.tile.nv * lanes if self.lanes == "channels" else self.tile.mr
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        _Emitter(asm, self).emit()
+
+
+class _Emitter:
+    def __init__(self, asm: Assembler, kernel: GemmConvolution) -> None:
+        self.asm = asm
+        self.kernel = kernel
+        self.strip = kernel.strip(asm.lanes)
+        self.panel = kernel.panel(asm.lanes)
+        # Tiles by number of vectors: the last strip or panel may need fewer.
+        self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in range(1, kernel.tile.nv + 1)]
+
+    def emit(self) -> None:
+        if not self.kernel.dense:
+            emit_scatter_function(self.asm, self.kernel.fields)
+        for tile in self.tiles:
+            self._emit_tile_function(tile)
+        if self.kernel.packed:
+            self._emit_pack_function()
+        self._emit_stage()
+
+    def _emit_pack_function(self) -> None:
+        asm, kernel = self.asm, self.kernel
+        with asm.function(
+            "pack", block="pointer", x="pointer", to="pointer", first="index", count="index"
+        ) as (block, x, to, first, count):
+            args = Arguments(asm, block, kernel.fields)
+            emit_pack_patches(asm, args, self.strip, kernel.stride_w, x, to, first, count)
+
+    def _emit_stage(self) -> None:
+        asm = self.asm
+        with emit_stage(asm, self.kernel.fields) as (args, first, last, worker):
+            scratch = args["scratch"] + worker * args["scratch_stride"]
+            chunks = asm.ceil_div(args["panels"], args["chunk_panels"])
+            state = {"packed": asm.index(-1)}
+            with asm.loop(last, start=first, carry=state) as task:
+                block = task // chunks
+                self._emit_block(args, block, task % chunks, scratch, state["packed"])
+                state["packed"] = block
+
+    def _emit_block(
+        self, args: Arguments, block: Value, chunk: Value, scratch: Value, packed: Value
+    ) -> None:
+        """One task; packs unless the task before was of the same block."""
+        asm = self.asm
+        pixels, block_pixels, groups = args.load("pixels", "block_pixels", "groups")
+        blocks = asm.ceil_div(pixels, block_pixels)
+        image = block // blocks
+        n, group = image // groups, image % groups
+        start = block % blocks * block_pixels
+        count = asm.minimum(block_pixels, pixels - start)
+        x = args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"]
+        y = args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"]
+        if self.kernel.packed:
+            with asm.when(block.equals(packed).equals(0)):
+                asm.call("pack", args.block, x, scratch, start, count)
+        patches = scratch if self.kernel.packed else x
+        self._emit_panels(args, patches, y, group, chunk, start, count)
+
+    def _emit_panels(
+        self,
+        args: Arguments,
+        patches: Value,
+        y: Value,
+        group: Value,
+        chunk: Value,
+        start: Value,
+        count: Value,
+    ) -> None:
+        """All strips of the block times the panels of the chunk."""
+        asm = self.asm
+        panels, chunk_panels, out_channels = args.load(
+            "panels", "chunk_panels", "group_out_channels"
+        )
+        depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+        first_panel = chunk * chunk_panels
+        last_panel = asm.minimum(first_panel + chunk_panels, panels)
+        with asm.loop(last_panel, start=first_panel) as panel:
+            weight = args["weight"] + (group * panels + panel) * depth * self.panel
+            channel = panel * self.panel
+            channels = asm.minimum(out_channels - channel, self.panel)
+            out = y + channel * args["y_c"]
+            with asm.loop(count, step=self.strip) as offset:
+                offset, size = self._strip_at(offset, count)
+                strip = self._strip_pointer(args, patches, start, offset, depth)
+                words = (args.block, weight, strip, out, channel + group * out_channels)
+                pixel = start + offset
+                self._call_tile((*words, channels, pixel, size))
+
+    def _strip_at(self, offset: Value, count: Value) -> tuple[Value, Value]:
+        """Offset and size of a strip in its block.
+
+        The broadcast operand has no mask: where the image itself is read, the last strip moves
+        back so as to end with the block (the planner makes no block shorter than a strip).
+        """
+        if self.kernel.packed or self.kernel.lanes == "pixels":
+            return offset, self.asm.minimum(count - offset, self.strip)
+        return self.asm.minimum(offset, count - self.strip), self.asm.index(self.strip)
+
+    def _strip_pointer(
+        self, args: Arguments, patches: Value, start: Value, offset: Value, depth: Value
+    ) -> Value:
+        if self.kernel.packed:
+            return patches + offset * depth
+        return patches + (start + offset)
+
+    def _call_tile(self, words: tuple[Value, ...]) -> None:
+        """Call the narrowest tile that covers the strip (or the panel)."""
+        asm = self.asm
+        channels, size = words[5], words[7]
+        extent = size if self.kernel.lanes == "pixels" else channels
+        for tile in self.tiles:
+            above = asm.compare(">", extent, (tile.nv - 1) * asm.lanes)
+            within = above & asm.compare("<=", extent, tile.nv * asm.lanes)
+            with asm.when(within):
+                asm.call(f"tile{tile.nv}", *words)
+
+    def _emit_tile_function(self, tile: GemmTile) -> None:
+        asm, kernel = self.asm, self.kernel
+        with asm.function(
+            f"tile{tile.nv}",
+            block="pointer",
+            weight="pointer",
+            strip="pointer",
+            y="pointer",
+            channel="index",
+            channels="index",
+            pixel="index",
+            pixels="index",
+        ) as (block, weight, strip, y, channel, channels, pixel, pixels):
+            args = Arguments(asm, block, kernel.fields)
+            depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+            pixel_step: Index = self.strip if kernel.packed else args["x_c"]
+            patches, weights = Panel(strip, pixel_step), Panel(weight, self.panel)
+            place = _Place(args, y, channel, channels, pixel, pixels)
+            if kernel.lanes == "channels":
+                acc = emit_product(asm, tile, depth, patches, weights)
+                self._emit_store_channels(tile, acc, place)
+                return
+            masks = None
+            if not kernel.packed:
+                masks = tuple(asm.lanes_below(pixels - j * asm.lanes) for j in range(tile.nv))
+            acc = emit_product(asm, tile, depth, weights, patches, masks)
+            self._emit_store_pixels(tile, acc, place)
+
+    def _emit_store_pixels(self, tile: GemmTile, acc: Accumulators, place: _Place) -> None:
+        """Row i of the tile is channel i, its lanes are pixels."""
+        asm = self.asm
+        epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
+        rows = StoreRows(asm, self.kernel.dense, place.args, place.pixel, place.pixels)
+        y_c = place.args["y_c"]
+        for i in range(tile.mr):
+            with asm.when(asm.compare(">", place.channels, i)):
+                terms = epilogue.of_channel(place.channel + i)
+                for j in range(tile.nv):
+                    value = epilogue(acc[i, j], terms)
+                    rows.store(value, place.y + i * y_c, j * asm.lanes)
+
+    def _emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: _Place) -> None:
+        """Row i of the tile is pixel i, its lanes are channels: turned before it is stored."""
+        asm, lanes = self.asm, self.asm.lanes
+        epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
+        store = StoreRows(asm, self.kernel.dense, place.args, place.pixel, place.pixels)
+        y_c = place.args["y_c"]
+        for j in range(tile.nv):
+            inside = asm.lanes_below(place.channels - j * lanes)
+            terms = epilogue.of_lanes(place.channel + j * lanes, inside)
+            for start in range(0, tile.mr, lanes):
+                rows = range(start, min(start + lanes, tile.mr))
+                columns = [epilogue(acc[i, j], terms) for i in rows]
+                for row, value in emit_rows(asm, columns):
+                    with asm.when(asm.compare(">", place.channels, j * lanes + row)):
+                        store.store(value, place.y + (j * lanes + row) * y_c, start)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile goes: its first channel's plane, how many channels, which pixels."""
+
+    args: Arguments
+    y: Value
+    channel: Value
+    channels: Value
+    pixel: Value
+    pixels: Value
+
+
+class StoreRows:
+    """Stores vectors of consecutive pixels of one plane, ``pixel .. pixel + pixels``."""
+
+    def __init__(
+        self, asm: Assembler, dense: bool, args: Arguments, pixel: Value, pixels: Value
+    ) -> None:
+        self.asm = asm
+        self.dense = dense
+        self.args = args
+        self.pixel = pixel
+        self.pixels = pixels
+
+    def store(self, value: Value, plane: Value, offset: int) -> None:
+        """Store ``value`` at pixel ``pixel + offset`` of ``plane``, as far as there are pixels."""
+        if self.dense:
+            width = value.ir.type.count
+            mask = self.asm.lanes_below(self.pixels - offset, width)
+            self.asm.store(value, plane + self.pixel, offset, mask=mask)
+            return
+        self._store_scattered(value, plane, offset)
+
+    def _store_scattered(self, value: Value, plane: Value, offset: int) -> None:
+        """Hand the lanes to the loop of `emit_scatter_function`."""
+        asm = self.asm
+        buffer = asm.local_floats(value.ir.type.count)
+        asm.store(value, buffer)
+        count = asm.minimum(self.pixels - offset, value.ir.type.count)
+        asm.call("scatter", self.args.block, buffer, plane, self.pixel + offset, count)
+
+
+def emit_scatter_function(asm: Assembler, fields: dict[str, str]) -> None:
+    """Define ``scatter``: store consecutive pixels where rows and columns have strides."""
+    with asm.function(
+        "scatter", block="pointer", source="pointer", plane="pointer", pixel="index", count="index"
+    ) as (block, source, plane, pixel, count):
+        out_width, y_h, y_w = Arguments(asm, block, fields).load("out_width", "y_h", "y_w")
+        state = {"row": plane + pixel // out_width * y_h, "column": pixel % out_width}
+        with asm.loop(count, carry=state) as lane:
+            asm.store(asm.load_float(source, lane), state["row"] + state["column"] * y_w)
+            after = state["column"] + 1
+            wraps = after.equals(out_width)
+            state["row"] = asm.select(wraps, state["row"] + y_h, state["row"])
+            state["column"] = asm.select(wraps, 0, after)

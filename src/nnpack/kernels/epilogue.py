@@ -1,0 +1,133 @@
+"""The epilogue: what happens to a value between its accumulator and memory.
+
+``y = activation(scale * v + bias)``. Every kernel that stores outputs goes through `Epilogue`;
+a kernel hands in the scale and bias of its lanes (one channel: splatted; channels in the lanes:
+a vector), so that one description serves every layout.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.kernels.stage import Arguments
+from nnpack.problem import EpilogueKind
+
+_ACTIVATION_PARAMETERS: Mapping[str | None, tuple[str, ...]] = {
+    None: (),
+    "relu": (),
+    "leaky_relu": ("slope",),
+    "elu": ("alpha",),
+    "clip": ("low", "high"),
+}
+
+
+def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
+    """The argument words an epilogue reads."""
+    fields = {}
+    if kind.scale:
+        fields["scale"] = "pointer"
+    if kind.bias:
+        fields["bias"] = "pointer"
+    return fields | dict.fromkeys(_ACTIVATION_PARAMETERS[kind.activation], "float")
+
+
+def epilogue_arguments(kind: EpilogueKind, parameters: tuple[float, ...]) -> dict[str, float]:
+    """The numbers of the activation under the names of their argument words."""
+    return dict(zip(_ACTIVATION_PARAMETERS[kind.activation], parameters, strict=True))
+
+
+@dataclass(frozen=True)
+class ChannelTerms:
+    """Scale and bias of the channels of one vector; None where the epilogue has none."""
+
+    scale: Value | None
+    bias: Value | None
+
+
+class Epilogue:
+    """Emits an epilogue inside one function; reads its numbers where it is constructed."""
+
+    def __init__(self, asm: Assembler, kind: EpilogueKind, arguments: Arguments) -> None:
+        self.asm = asm
+        self.kind = kind
+        self._arguments = arguments
+        names = _ACTIVATION_PARAMETERS[kind.activation]
+        self._numbers = tuple(asm.splat(arguments[name]) for name in names)
+
+    def of_channel(self, channel: Index) -> ChannelTerms:
+        """The terms of one channel in every lane."""
+        return self._terms(lambda name: self.asm.broadcast(self._arguments[name], channel))
+
+    def of_lanes(self, channel: Index, mask: Mask) -> ChannelTerms:
+        """The terms of channels ``channel + l`` in lanes l; nothing is read outside ``mask``."""
+        return self._terms(lambda name: self.asm.load(self._arguments[name], channel, mask=mask))
+
+    def _terms(self, read: Callable[[str], Value]) -> ChannelTerms:
+        scale = read("scale") if self.kind.scale else None
+        return ChannelTerms(scale, read("bias") if self.kind.bias else None)
+
+    def __call__(self, value: Value, terms: ChannelTerms) -> Value:
+        """``activation(scale * value + bias)``."""
+        if terms.scale is not None and terms.bias is not None:
+            value = self.asm.fma(terms.scale, value, terms.bias)
+        elif terms.scale is not None:
+            value = value * terms.scale
+        elif terms.bias is not None:
+            value = value + terms.bias
+        if self.kind.activation is None:
+            return value
+        return _ACTIVATIONS[self.kind.activation](self.asm, value, *self._numbers)
+
+
+def _relu(asm: Assembler, x: Value) -> Value:
+    return asm.maximum(0.0, x)
+
+
+def _leaky_relu(asm: Assembler, x: Value, slope: Value) -> Value:
+    return asm.select(x < 0.0, x * slope, x)
+
+
+def _clip(asm: Assembler, x: Value, low: Value, high: Value) -> Value:
+    return asm.minimum(high, asm.maximum(low, x))
+
+
+def _elu(asm: Assembler, x: Value, alpha: Value) -> Value:
+    return asm.select(x < 0.0, alpha * emit_expm1(asm, asm.minimum(0.0, x)), x)
+
+
+_ACTIVATIONS: Mapping[str, Callable[..., Value]] = {
+    "relu": _relu,
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "clip": _clip,
+}
+
+# Adding 1.5 * 2^23 rounds a float of small magnitude to an integer in the low mantissa bits.
+_ROUND = 12582912.0
+_ROUND_BITS = 0x4B400000
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6
+# exp(-88) is the last normal float; below, expm1 is -1 to the last bit.
+_LOWEST = -87.0
+
+
+def emit_expm1(asm: Assembler, x: Value) -> Value:
+    """``exp(x) - 1`` for x <= 0, within 2 ulp; a NaN stays.
+
+    With n = round(x / ln 2) and r = x - n ln 2 (Cody & Waite, 1980, in two parts),
+    expm1(x) = 2^n expm1(r) + (2^n - 1), and expm1(r) is its Taylor polynomial of degree 7,
+    whose remainder for |r| <= ln(2)/2 is below 6e-9 of r.
+    """
+    x = asm.maximum(_LOWEST, x)
+    shifted = asm.fma(x, 1.0 / math.log(2.0), asm.splat(_ROUND))
+    n = shifted - _ROUND
+    r = asm.fma(n, -_LN2_LOW, asm.fma(n, -_LN2_HIGH, x))
+    polynomial = asm.splat(1.0 / math.factorial(7))
+    for degree in range(6, 1, -1):
+        polynomial = asm.fma(polynomial, r, asm.splat(1.0 / math.factorial(degree)))
+    expm1_r = asm.fma(polynomial * r, r, r)
+    exponent = asm.bitcast_to_int(shifted) - (_ROUND_BITS - 127)
+    power = asm.bitcast_to_float(exponent << 23)
+    return asm.fma(power, expm1_r, power - 1.0)

@@ -1,0 +1,133 @@
+"""The matrix-product microkernel (Goto & van de Geijn, 2008), for every algorithm.
+
+One tile of C is ``mr`` rows by ``nv`` vectors, all of it in registers. At each step k of the inner
+product, ``mr`` scalars of A are broadcast against ``nv`` vectors of B. What differs between
+algorithms is only where the scalars and the vectors are found: that is an `Operand`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.codegen.target import Target
+from nnpack.errors import RegisterPressureError
+
+Accumulators = dict[tuple[int, int], Value]
+
+
+@dataclass(frozen=True)
+class GemmTile:
+    """``mr`` broadcast rows times ``nv`` vectors of accumulators."""
+
+    mr: int
+    nv: int
+
+    def registers(self, target: Target) -> int:
+        """Vector registers in use: accumulators, one step of B, one broadcast if it needs one."""
+        return self.mr * self.nv + self.nv + (0 if target.broadcast_operand else 1)
+
+    def check(self, target: Target) -> None:
+        """Raise RegisterPressureError when ``target`` cannot hold the tile in registers."""
+        if self.registers(target) > target.registers:
+            raise RegisterPressureError(
+                f"a {self.mr}x{self.nv} tile needs {self.registers(target)} vector registers, "
+                f"{target.name} has {target.registers}"
+            )
+
+
+@dataclass(frozen=True)
+class Panel:
+    """An operand whose step k stands at ``pointer + k * step``."""
+
+    pointer: Value
+    step: Index
+
+
+@dataclass(frozen=True)
+class Indirect:
+    """A vector operand whose step k stands at ``pointer + table[k]``."""
+
+    pointer: Value
+    table: Value
+
+
+def emit_product(
+    asm: Assembler,
+    tile: GemmTile,
+    depth: Index,
+    a: Panel,
+    b: Panel | Indirect,
+    masks: tuple[Mask, ...] | None = None,
+) -> Accumulators:
+    """``acc[i, j] = sum_k A[k, i] * B[k, j]`` over ``depth`` steps, k ascending.
+
+    ``A[k, i]`` is the float at ``a(k) + i``; ``B[k, j]`` the vector at ``b(k) + j * lanes``, of
+    which only the lanes in ``masks[j]`` are read when masks are given.
+    """
+    tile.check(asm.target)
+    zero = asm.zeros()
+    state: dict[object, Value] = {(i, j): zero for i in range(tile.mr) for j in range(tile.nv)}
+    state["a"] = a.pointer
+    if isinstance(b, Panel):
+        state["b"] = b.pointer
+    with asm.loop(depth, carry=state) as k:
+        if isinstance(b, Panel):
+            b_k = state["b"]
+            state["b"] = b_k + b.step
+        else:
+            b_k = b.pointer + asm.load_index(b.table, k)
+        a_k = state["a"]
+        emit_rank_one(asm, tile, state, a_k, 1, b_k, masks)
+        state["a"] = a_k + a.step
+    return _accumulators(tile, state)
+
+
+def emit_rank_one(
+    asm: Assembler,
+    tile: GemmTile,
+    state: dict[object, Value],
+    a: Value,
+    row_step: int,
+    b: Value,
+    masks: tuple[Mask, ...] | None = None,
+) -> None:
+    """One step: ``acc[i, j] += a[i * row_step] * b[j]``."""
+    lanes = asm.lanes
+    vectors = [
+        asm.load(b, j * lanes, mask=masks[j] if masks is not None else None)
+        for j in range(tile.nv)
+    ]
+    for i in range(tile.mr):
+        a_i = asm.broadcast(a, i * row_step)
+        for j in range(tile.nv):
+            state[i, j] = asm.fma(a_i, vectors[j], state[i, j])
+
+
+def emit_blocked_product(
+    asm: Assembler, tile: GemmTile, blocks: Index, a: Value, block_step: Index, b: Value
+) -> Accumulators:
+    """``acc[i, j] = sum_k A[k, i] * B[k, j]``, k in ``blocks`` blocks of as many steps as lanes.
+
+    A holds its steps in vectors: row i of block n is the vector at ``a + n * block_step +
+    i * lanes``, its lanes the steps. B is a dense panel: step k at ``b + k * nv * lanes``.
+    """
+    tile.check(asm.target)
+    lanes, unroll = asm.lanes, min(4, asm.lanes)
+    zero = asm.zeros()
+    state: dict[object, Value] = {(i, j): zero for i in range(tile.mr) for j in range(tile.nv)}
+    state |= {"a": a, "b": b}
+    with asm.loop(blocks, carry=state):
+        a_n = state["a"]
+        with asm.loop(lanes, step=unroll, carry=state) as lane:
+            a_k, b_k = a_n + lane, state["b"]
+            for step in range(unroll):
+                vectors = b_k + step * tile.nv * lanes
+                emit_rank_one(asm, tile, state, a_k + step, lanes, vectors)
+            state["b"] = b_k + unroll * tile.nv * lanes
+        state["a"] = a_n + block_step
+    return _accumulators(tile, state)
+
+
+def _accumulators(tile: GemmTile, state: dict[object, Value]) -> Accumulators:
+    return {(i, j): state[i, j] for i in range(tile.mr) for j in range(tile.nv)}

@@ -1,0 +1,205 @@
+"""Packing of patches: a block of the im2col matrix, straight into the microkernel's panels.
+
+The patch matrix X[k, p] of one image has a row for each tap and channel, k = (r * kw + s) * C + c,
+and a column for each output pixel, p = oh * OW + ow. It is never built as a whole: a task packs
+the columns it needs into strips ``[depth][width]``, and a microkernel reads a strip as it is.
+Consecutive pixels of one output row are consecutive (or evenly spaced) in the input row, so a
+strip is copied in *runs*, vectors at a time, with zeros where a tap falls into the padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.kernels.stage import Arguments
+
+# Beyond this horizontal stride, a gather instruction is no slower than loading everything between.
+MAX_SHUFFLED_STRIDE = 4
+
+PATCH_FIELDS = dict.fromkeys(
+    (
+        "channels",
+        "height",
+        "width",
+        "out_width",
+        "kernel_h",
+        "kernel_w",
+        "stride_h",
+        "stride_w",
+        "dilation_h",
+        "dilation_w",
+        "pad_top",
+        "pad_left",
+        "x_c",
+        "x_h",
+    ),
+    "index",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """``length`` consecutive pixels of one output row, seen through one tap.
+
+    Pixel l reads ``source + l * stride``; pixels outside low <= l < high fall into the padding.
+    """
+
+    source: Value
+    length: Value
+    low: Value
+    high: Value
+
+
+def emit_pack_patches(
+    asm: Assembler,
+    args: Arguments,
+    width: int,
+    stride_w: int | None,
+    x: Value,
+    panel: Value,
+    first: Value,
+    count: Value,
+) -> None:
+    """Pack pixels ``first .. first + count`` of the image at ``x`` into strips of ``width``.
+
+    ``stride_w`` is the horizontal stride when known at compile time. Columns of the last strip
+    beyond ``count`` are left as they are.
+    """
+    depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+    with asm.loop(count, step=width) as start:
+        strip = panel + start * depth
+        begin = first + start
+        end = asm.minimum(begin + width, first + count)
+        out_width = args["out_width"]
+        with asm.loop((end - 1) // out_width + 1, start=begin // out_width) as row:
+            left = asm.maximum(begin, row * out_width)
+            right = asm.minimum(end, (row + 1) * out_width)
+            target = strip + (left - begin)
+            column = left - row * out_width
+            _emit_taps(asm, args, width, stride_w, x, target, row, column, right - left)
+
+
+def _emit_taps(
+    asm: Assembler,
+    args: Arguments,
+    width: int,
+    stride_w: int | None,
+    x: Value,
+    target: Value,
+    row: Value,
+    column: Value,
+    length: Value,
+) -> None:
+    """Copy one run of pixels, at (row, column) of the output, for every tap and channel."""
+    channels, kernel_w = args.load("channels", "kernel_w")
+    stride: Index = args["stride_w"] if stride_w is None else stride_w
+    with asm.loop(args["kernel_h"]) as r:
+        in_row = row * args["stride_h"] + r * args["dilation_h"] - args["pad_top"]
+        inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, args["height"])
+        in_width = asm.select(inside, args["width"], 0)
+        source_row = x + asm.select(inside, in_row, 0) * args["x_h"]
+        with asm.loop(kernel_w) as s:
+            in_column = column * stride + s * args["dilation_w"] - args["pad_left"]
+            run = Run(
+                source_row + in_column,
+                length,
+                asm.ceil_div(asm.maximum(0 - in_column, 0), stride),
+                asm.ceil_div(asm.maximum(in_width - in_column, 0), stride),
+            )
+            tap = target + (r * kernel_w + s) * channels * width
+            _emit_copy_run(asm, args, width, stride_w, run, tap)
+
+
+def _emit_copy_run(
+    asm: Assembler, args: Arguments, width: int, stride_w: int | None, run: Run, target: Value
+) -> None:
+    """Copy a run of every channel: channel c goes to ``target + c * width``."""
+    lanes = asm.lanes
+    stride: Index = args["stride_w"] if stride_w is None else stride_w
+    with asm.loop(run.length, step=lanes) as v:
+        whole = (
+            asm.compare(">=", run.length - v, lanes)
+            & asm.compare("<=", run.low, v)
+            & asm.compare(">=", run.high - v, lanes)
+        )
+        source, to = run.source + v * stride, target + v
+        with asm.when(whole):
+            _emit_copy_channels(asm, args, width, stride_w, source, to, None, None)
+        with asm.when(whole.equals(0)):
+            low, high = run.low - v, asm.minimum(run.high, run.length) - v
+            written = asm.lanes_below(run.length - v)
+            _emit_copy_channels(asm, args, width, stride_w, source, to, (low, high), written)
+
+
+def _emit_copy_channels(
+    asm: Assembler,
+    args: Arguments,
+    width: int,
+    stride_w: int | None,
+    source: Value,
+    target: Value,
+    bounds: tuple[Value, Value] | None,
+    written: Mask,
+) -> None:
+    """Copy one vector of pixels of every channel."""
+    stride: Index = args["stride_w"] if stride_w is None else stride_w
+    reader = StridedLoad(asm, stride, bounds)
+    state = {"source": source, "target": target}
+    with asm.loop(args["channels"], carry=state):
+        asm.store(reader(state["source"]), state["target"], mask=written)
+        state["source"] = state["source"] + args["x_c"]
+        state["target"] = state["target"] + width
+
+
+class StridedLoad:
+    """Loads lanes l from ``pointer + l * stride``; lanes outside ``bounds`` are zero and unread.
+
+    The masks are made once, where the loader is constructed, outside the loop over channels.
+    """
+
+    def __init__(
+        self, asm: Assembler, stride: Index, bounds: tuple[Value, Value] | None
+    ) -> None:
+        self.asm = asm
+        self.stride = stride
+        lanes = asm.lanes
+        self._shuffled = isinstance(stride, int) and stride <= MAX_SHUFFLED_STRIDE
+        if not self._shuffled:
+            low, high = bounds if bounds is not None else (asm.index(0), asm.index(lanes))
+            self._masks: list[Mask] = [asm.lanes_between(low, high)]
+            return
+        assert isinstance(stride, int)
+        # The last vector ends at the last lane's element, never beyond it.
+        self._offsets = [n * lanes for n in range(stride - 1)] + [(lanes - 1) * (stride - 1)]
+        self._masks = [None] * stride
+        if bounds is not None:
+            low, high = bounds[0] * stride, (bounds[1] - 1) * stride + 1
+            self._masks = [asm.lanes_between(low - n, high - n) for n in self._offsets]
+
+    def __call__(self, pointer: Value) -> Value:
+        """Load one vector."""
+        asm, lanes = self.asm, self.asm.lanes
+        if not self._shuffled:
+            mask = self._masks[0]
+            assert mask is not None
+            return asm.gather(pointer, self.stride, mask)
+        assert isinstance(self.stride, int)
+        parts = [
+            asm.load(pointer, offset, mask=mask)
+            for offset, mask in zip(self._offsets, self._masks, strict=True)
+        ]
+        result = parts[0]
+        if self.stride == 1:
+            return result
+        # Each part adds the lanes it holds to those found so far; a part may hold some twice.
+        found = [lane * self.stride if lane * self.stride < lanes else 0 for lane in range(lanes)]
+        result = asm.shuffle(result, None, found)
+        for part, offset in zip(parts[1:], self._offsets[1:], strict=True):
+            order = list(range(lanes))
+            for lane in range(lanes):
+                position = lane * self.stride - offset
+                if 0 <= position < lanes and lane * self.stride >= lanes:
+                    order[lane] = lanes + position
+            result = asm.shuffle(result, part, order)
+        return result

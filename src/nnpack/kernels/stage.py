@@ -1,0 +1,61 @@
+"""The shape of every stage: ``void stage(arguments, first_task, last_task, worker)``.
+
+``arguments`` is a block of i64 words; a kernel names its words in ``fields`` and the plan fills
+them in by name. Floats travel in the low half of a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from nnpack.codegen.assembler import Assembler, Value
+from nnpack.codegen.compiler import ENTRY
+
+Fields = Mapping[str, str]
+
+
+class Kernel(Protocol):
+    """The specification of a stage: what it is compiled from, and what it is passed."""
+
+    def __hash__(self) -> int: ...
+
+    @property
+    def fields(self) -> Fields:
+        """Name and kind ("pointer", "index", "float") of every argument word, in order."""
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage function."""
+
+
+class Arguments:
+    """Reads the words of an argument block by name, where they are asked for."""
+
+    def __init__(self, asm: Assembler, block: Value, fields: Fields) -> None:
+        self.asm = asm
+        self.block = block
+        self._words = {name: (n, kind) for n, (name, kind) in enumerate(fields.items())}
+
+    def __getitem__(self, name: str) -> Value:
+        word, kind = self._words[name]
+        if kind == "pointer":
+            return self.asm.load_pointer(self.block, word)
+        if kind == "float":
+            return self.asm.load_float(self.block, 2 * word)
+        return self.asm.load_index(self.block, word)
+
+    def load(self, *names: str) -> tuple[Value, ...]:
+        """Several words at once."""
+        return tuple(self[name] for name in names)
+
+
+@contextmanager
+def emit_stage(
+    asm: Assembler, fields: Fields
+) -> Iterator[tuple[Arguments, Value, Value, Value]]:
+    """Define the stage function: yields (arguments, first_task, last_task, worker)."""
+    with asm.function(
+        ENTRY, exported=True, block="pointer", first="index", last="index", worker="index"
+    ) as (block, first, last, worker):
+        yield Arguments(asm, block, fields), first, last, worker

@@ -1,0 +1,300 @@
+"""Layers: weights packed ahead and plans kept, for any batch and image size.
+
+A layer keeps one packed copy of its weights for every format its plans ask for, and one program for
+every shape it was called with; both in bounded caches under one lock. A call that finds its
+program takes no lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from nnpack.arguments import IntOrPair, PaddingLike
+from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.codegen.target import host_target
+from nnpack.execution import Program
+from nnpack.functional import element_strides, optional_vector, with_unit_column_stride
+from nnpack.plan import WeightFormat
+from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
+from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
+from nnpack.runtime.memory import address, empty_output
+from nnpack.settings import get_num_threads, resolve_num_threads
+
+__all__ = ["Conv2d", "ConvTranspose2d"]
+
+_MAX_PROGRAMS = 64
+_MAX_FORMATS = 8
+_FLOAT32 = np.dtype(np.float32)
+
+_CallKey = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+class _Prepared:
+    """A program with everything it reads but x, and the shape of what it writes."""
+
+    __slots__ = ("addresses", "keep", "program", "y_shape")
+
+    def __init__(
+        self,
+        program: Program | None,
+        y_shape: tuple[int, ...],
+        addresses: Mapping[str, int],
+        keep: tuple[object, ...],
+    ) -> None:
+        self.program = program
+        self.y_shape = y_shape
+        self.addresses = addresses
+        self.keep = keep
+
+    def run(self, x: Float32Array, y: Float32Array) -> None:
+        if self.program is not None:
+            self.program.run({**self.addresses, "x": address(x), "y": address(y)})
+
+
+class _Weights:
+    """One version of a layer's weights with what was derived from it; replaced whole on update."""
+
+    def __init__(self, arrays: dict[str, Float32Array]) -> None:
+        self.arrays = arrays
+        self.packed: OrderedDict[WeightFormat, Float32Array] = OrderedDict()
+        self.prepared: OrderedDict[_CallKey, _Prepared] = OrderedDict()
+
+
+class _ConvolutionLayer:
+    """What forward and transposed layers share: caches, and the fast path of a call."""
+
+    def __init__(
+        self,
+        weight: object,
+        bias: object,
+        scale: object,
+        options: dict[str, Any],
+        algorithm: str,
+        threads: SupportsIndex | None,
+    ) -> None:
+        self._options = options
+        self._algorithm = check_algorithm(algorithm)
+        self._threads = None if threads is None else resolve_num_threads(threads)
+        self._lock = threading.RLock()
+        self._weights = self._copied(weight, bias, scale)
+        self._check_weights(self._weights)
+
+    def __call__(self, x: object, *, out: Float32Array | None = None) -> Float32Array:
+        """The layer applied to ``x`` (N, C, H, W): a new C-contiguous array, or ``out``.
+
+        Raises ProblemError or DtypeError for malformed arguments before anything is written.
+        """
+        weights = self._weights
+        prepared = None
+        if type(x) is np.ndarray and x.dtype == _FLOAT32:
+            key = x.shape, x.strides, self._threads or get_num_threads()
+            prepared = weights.prepared.get(key)
+        if prepared is None or not x.flags.aligned:  # type: ignore[attr-defined]
+            x = with_unit_column_stride(as_float32("x", x, 4))
+            prepared = self._prepare(weights, x)
+        if out is None:
+            y = empty_output(prepared.y_shape)
+        else:
+            inputs = {"x": x, **weights.arrays}
+            y = check_out(out, prepared.y_shape, inputs.items())  # type: ignore[arg-type]
+        prepared.run(x, y)  # type: ignore[arg-type]
+        return y
+
+    def update(self, weight: object, bias: object = None, *, scale: object = None) -> None:
+        """Replace the weights by others of the same shapes; packed copies are made anew.
+
+        Calls that are under way finish with the former weights.
+        Raises ProblemError when a shape differs, or an array is given or missing unlike before.
+        """
+        new = self._copied(weight, bias, scale)
+        old_shapes = {name: array.shape for name, array in self._weights.arrays.items()}
+        shapes = {name: array.shape for name, array in new.arrays.items()}
+        if shapes != old_shapes:
+            from nnpack.errors import ProblemError
+
+            raise ProblemError(f"update got {shapes}; it must be {old_shapes}, as constructed")
+        self._weights = new
+
+    def explain(self, x_shape: Sequence[SupportsIndex]) -> Explanation:
+        """What every algorithm answers to an input of ``x_shape``, and which one is used."""
+        problem = self._problem(self._weights, tuple(x_shape), None)
+        threads = self._threads or get_num_threads()
+        return explain(problem, self._algorithm, host_target(), threads)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "options": self._options,
+            "algorithm": self._algorithm,
+            "threads": self._threads,
+            "arrays": self._weights.arrays,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._options = state["options"]
+        self._algorithm = state["algorithm"]
+        self._threads = state["threads"]
+        self._lock = threading.RLock()
+        self._weights = _Weights(state["arrays"])
+
+    def _copied(self, weight: object, bias: object, scale: object) -> _Weights:
+        arrays = {"weight": np.array(as_float32("weight", weight, 4), order="C")}
+        for name, value in (("bias", bias), ("scale", scale)):
+            vector = optional_vector(name, value)
+            if vector is not None:
+                arrays[name] = vector.copy()
+        return _Weights(arrays)
+
+    def _check_weights(self, weights: _Weights) -> None:
+        """Raise now what any input would raise later: state the problem on the least image."""
+        raise NotImplementedError
+
+    def _problem(
+        self, weights: _Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
+    ) -> AnyProblem:
+        raise NotImplementedError
+
+    def _problem_words(self, weights: _Weights, x: Float32Array | None) -> dict[str, Any]:
+        shapes = {f"{name}_shape": array.shape for name, array in weights.arrays.items()}
+        del shapes["weight_shape"]
+        strides = None if x is None else element_strides(x)
+        return {**self._options, **shapes, "x_strides": strides}
+
+    def _prepare(self, weights: _Weights, x: Float32Array) -> _Prepared:
+        threads = self._threads or get_num_threads()
+        key = x.shape, x.strides, threads
+        with self._lock:
+            prepared = weights.prepared.get(key)
+            if prepared is None:
+                prepared = self._make_prepared(weights, x, threads)
+                weights.prepared[key] = prepared
+                if len(weights.prepared) > _MAX_PROGRAMS:
+                    weights.prepared.popitem(last=False)
+            return prepared
+
+    def _make_prepared(self, weights: _Weights, x: Float32Array, threads: int) -> _Prepared:
+        problem = self._problem(weights, x.shape, x)
+        if problem.is_empty:
+            return _Prepared(None, problem.y_shape, {}, ())
+        target = host_target()
+        plan = make_plan(problem, self._algorithm, target, threads)
+        packed = self._pack(weights, plan.weight_format, threads)
+        program = Program(plan.stages, target, threads, plan.workspace_bytes)
+        addresses = {name: address(array) for name, array in weights.arrays.items()}
+        addresses["packed"] = address(packed)
+        return _Prepared(program, problem.y_shape, addresses, (packed, weights.arrays))
+
+    def _pack(self, weights: _Weights, form: WeightFormat, threads: int) -> Float32Array:
+        """The weights packed as ``form`` says; at most a few formats are kept."""
+        if form in weights.packed:
+            weights.packed.move_to_end(form)
+            return weights.packed[form]
+        packed = aligned_floats(form.nbytes // 4)
+        program = Program(form.stages, host_target(), threads, 0)
+        program.run({"weight": address(weights.arrays["weight"]), "packed": address(packed)})
+        weights.packed[form] = packed
+        if len(weights.packed) > _MAX_FORMATS:
+            weights.packed.popitem(last=False)
+        return packed
+
+
+class Conv2d(_ConvolutionLayer):
+    """``activation(scale * conv(x, weight) + bias)`` with weights packed once; see `nnpack.conv2d`.
+
+    ``weight`` is (O, C/groups, kh, kw), ``scale`` and ``bias`` (O,); all are copied. A layer takes
+    any batch and image size, and any number of threads may call it at once.
+
+    Raises ProblemError, DtypeError or AlgorithmError for malformed arguments.
+    """
+
+    def __init__(
+        self,
+        weight: object,
+        bias: object = None,
+        *,
+        stride: IntOrPair = 1,
+        padding: PaddingLike = 0,
+        dilation: IntOrPair = 1,
+        groups: SupportsIndex = 1,
+        scale: object = None,
+        activation: Activation | None = None,
+        algorithm: str = "auto",
+        accuracy: Accuracy = "fast",
+        threads: SupportsIndex | None = None,
+    ) -> None:
+        options = {
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "activation": activation,
+            "accuracy": accuracy,
+        }
+        super().__init__(weight, bias, scale, options, algorithm, threads)
+
+    def _check_weights(self, weights: _Weights) -> None:
+        o, c, kh, kw = weights.arrays["weight"].shape
+        self._problem(weights, (0, max(1, c) * _as_count(self._options["groups"]), 2**20, 2**20), None)
+
+    def _problem(
+        self, weights: _Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
+    ) -> Problem:
+        words = self._problem_words(weights, x)
+        return Problem.conv2d(shape, weights.arrays["weight"].shape, **words)
+
+
+class ConvTranspose2d(_ConvolutionLayer):
+    """`nnpack.conv_transpose2d` with weights (I, O/groups, kh, kw) packed once; see `Conv2d`."""
+
+    def __init__(
+        self,
+        weight: object,
+        bias: object = None,
+        *,
+        stride: IntOrPair = 1,
+        padding: PaddingLike = 0,
+        output_padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        groups: SupportsIndex = 1,
+        scale: object = None,
+        activation: Activation | None = None,
+        algorithm: str = "auto",
+        accuracy: Accuracy = "fast",
+        threads: SupportsIndex | None = None,
+    ) -> None:
+        options = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+            "dilation": dilation,
+            "groups": groups,
+            "activation": activation,
+            "accuracy": accuracy,
+        }
+        super().__init__(weight, bias, scale, options, algorithm, threads)
+
+    def _check_weights(self, weights: _Weights) -> None:
+        self._problem(weights, (0, weights.arrays["weight"].shape[0], 2**15, 2**15), None)
+
+    def _problem(
+        self, weights: _Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
+    ) -> TransposedProblem:
+        words = self._problem_words(weights, x)
+        return TransposedProblem.conv_transpose2d(shape, weights.arrays["weight"].shape, **words)
+
+
+def _as_count(groups: object) -> int:
+    from nnpack.arguments import as_integer
+
+    return as_integer("groups", groups, least=1)
+
+
+def aligned_floats(count: int) -> Float32Array:
+    """An uninitialised vector that starts on a cache line."""
+    raw = np.empty(count + 16, np.float32)
+    start = -address(raw) % 64 // 4
+    return raw[start : start + count]

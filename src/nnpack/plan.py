@@ -1,0 +1,123 @@
+"""Plans: what is to be run, as values. A plan holds no data and no addresses.
+
+A `Stage` is one kernel with its argument words and a number of tasks; words that are only known at
+the call are `Slot` values. A `Plan` is a tuple of stages with the weight format they read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nnpack.kernels.stage import Kernel
+
+__all__ = ["Plan", "Slot", "Stage", "WeightFormat", "combine_plans", "packed_in_workspace"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """The address of an array given at the call, plus ``offset`` bytes.
+
+    Names: x, weight, bias, scale, packed, y, workspace.
+    """
+
+    name: str
+    offset: int = 0
+
+
+Argument = int | float | Slot
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``kernel`` run over ``tasks`` independent tasks, in any order and split over threads."""
+
+    kernel: Kernel
+    tasks: int
+    arguments: Mapping[str, Argument] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class WeightFormat:
+    """How an algorithm wants its weights: equal formats are packed alike.
+
+    ``stages`` turn the slot ``weight`` into the slot ``packed``, of ``nbytes`` bytes.
+    """
+
+    description: tuple[object, ...]
+    nbytes: int
+    stages: tuple[Stage, ...] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one problem is computed, for at most ``threads`` threads.
+
+    ``workspace_bytes`` is all the memory a run borrows. ``detail`` says for people what was decided
+    inside the algorithm (tile, block).
+    """
+
+    algorithm: str
+    stages: tuple[Stage, ...]
+    weight_format: WeightFormat
+    workspace_bytes: int
+    threads: int
+    detail: str
+
+
+_ALIGNMENT = 64
+
+
+def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
+    """One plan for the plans of all parts of an output, each with its byte offset in y.
+
+    Packed weights stand one behind the other, each part's on a cache line of its own.
+    """
+    if len(parts) == 1 and parts[0][1] == 0:
+        return parts[0][0]
+    stages: list[Stage] = []
+    packing: list[Stage] = []
+    packed = 0
+    for plan, y_offset in parts:
+        stages += [_shifted(stage, {"y": y_offset, "packed": packed}) for stage in plan.stages]
+        weights = plan.weight_format
+        packing += [_shifted(stage, {"packed": packed}) for stage in weights.stages]
+        packed += -(-weights.nbytes // _ALIGNMENT) * _ALIGNMENT
+    plans = [plan for plan, _ in parts]
+    formats = tuple((*plan.weight_format.description, plan.weight_format.nbytes) for plan in plans)
+    return Plan(
+        algorithm="+".join(dict.fromkeys(plan.algorithm for plan in plans)),
+        stages=tuple(stages),
+        weight_format=WeightFormat(formats, packed, tuple(packing)),
+        workspace_bytes=max(plan.workspace_bytes for plan in plans),
+        threads=plans[0].threads,
+        detail="; ".join(dict.fromkeys(plan.detail for plan in plans)),
+    )
+
+
+def _shifted(stage: Stage, offsets: Mapping[str, int]) -> Stage:
+    """The stage with ``offsets[slot]`` bytes added to its slots."""
+    arguments = {
+        name: Slot(value.name, value.offset + offsets.get(value.name, 0))
+        if isinstance(value, Slot)
+        else value
+        for name, value in stage.arguments.items()
+    }
+    return Stage(stage.kernel, stage.tasks, arguments)
+
+
+def packed_in_workspace(plan: Plan) -> tuple[tuple[Stage, ...], int]:
+    """Stages that pack the weights into the workspace and then run, and the bytes they borrow."""
+    start = -(-plan.workspace_bytes // _ALIGNMENT) * _ALIGNMENT
+    stages = (*plan.weight_format.stages, *plan.stages)
+    return tuple(_packed_at(stage, start) for stage in stages), start + plan.weight_format.nbytes
+
+
+def _packed_at(stage: Stage, start: int) -> Stage:
+    arguments = {
+        name: Slot("workspace", start + value.offset)
+        if isinstance(value, Slot) and value.name == "packed"
+        else value
+        for name, value in stage.arguments.items()
+    }
+    return Stage(stage.kernel, stage.tasks, arguments)
