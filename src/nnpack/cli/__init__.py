@@ -1,0 +1,110 @@
+"""The console script ``nnpack``: finds a command, imports it and nothing else, runs it.
+
+``info`` needs nothing beyond the library. The other commands are typer functions that live
+behind extras; when a package of theirs is missing, one line names the extra.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nnpack.errors import NnpackError
+
+USAGE_ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``nnpack <name>``: the function ``function`` of ``module``, installed with ``extra``."""
+
+    summary: str
+    module: str
+    function: str
+    extra: str | None = None
+
+
+COMMANDS = {
+    "info": Command("what this machine is to nnpack", "nnpack.cli.info", "info"),
+    "bench": Command(
+        "time layers against the installed peers", "nnpack.cli.bench.command", "bench", "bench"
+    ),
+    "demo": Command("enlarge a photograph with a real network", "nnpack.cli.demo", "demo", "demo"),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``nnpack`` with ``arguments`` (``sys.argv`` by default); return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        import nnpack
+
+        print(f"nnpack {nnpack.__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        return _complain(f"no command {words[0]!r}; choose one of {', '.join(COMMANDS)}")
+    return _run(words[0], words[1:])
+
+
+def usage() -> str:
+    """The text of ``nnpack --help``."""
+    lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    head = "usage: nnpack [--version] [--help] COMMAND [OPTIONS]\n\ncommands:\n"
+    return head + "\n".join(lines) + "\n\n'nnpack COMMAND --help' lists the options of a command."
+
+
+def _run(name: str, words: list[str]) -> int:
+    command = COMMANDS[name]
+    try:
+        if command.extra is None:
+            return _run_plain(name, words)
+        return _run_typer(name, words)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if command.extra is None or not package or package == "nnpack":
+            raise
+        return _complain(
+            f"{name} needs {package}, which is not installed: "
+            f"pip install 'nnpack-jit[{command.extra}]'"
+        )
+    except NnpackError as error:
+        return _complain(str(error))
+
+
+def _load(command: Command) -> Any:
+    return getattr(importlib.import_module(command.module), command.function)
+
+
+def _run_plain(name: str, words: list[str]) -> int:
+    """A command without options, which works where typer is missing."""
+    command = COMMANDS[name]
+    if words in (["--help"], ["-h"]):
+        print(f"usage: nnpack {name}\n\n{command.summary}")
+        return 0
+    if words:
+        return _complain(f"{name} takes no arguments, got {' '.join(words)}")
+    _load(command)()
+    return 0
+
+
+def _run_typer(name: str, words: list[str]) -> int:
+    import typer
+
+    application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    application.command(name)(_load(COMMANDS[name]))
+    try:
+        application(args=words, prog_name=f"nnpack {name}")
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+    return 0
+
+
+def _complain(message: str) -> int:
+    print(f"nnpack: {message}", file=sys.stderr)
+    return USAGE_ERROR
