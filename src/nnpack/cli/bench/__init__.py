@@ -1,0 +1,1 @@
+"""``nnpack bench``: single layers of well-known networks, ours against every installed peer."""
