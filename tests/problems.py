@@ -179,8 +179,8 @@ def _surplus_pixels() -> st.SearchStrategy[int]:
 
 
 def _draw_kernel(draw: st.DrawFn) -> tuple[Pair, Pair, Pair]:
-    """Kernel, stride and dilation; half of them plain, as most of the world's are."""
-    kernel = draw(_pairs(1, 7))
+    """Kernel, stride and dilation; half of each plain, as most of the world's are."""
+    kernel = draw(st.sampled_from([(1, 1), (3, 3), (5, 5)]) | _pairs(1, 7))
     if draw(st.booleans()):
         return kernel, (1, 1), (1, 1)
     return kernel, draw(_pairs(1, 4)), draw(_pairs(1, 3))
