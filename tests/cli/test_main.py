@@ -107,3 +107,11 @@ def test_python_dash_m() -> None:
     words = [sys.executable, "-m", "nnpack", "--version"]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stdout == f"nnpack {nnpack.__version__}\n"
+
+
+@pytest.mark.parametrize("name", [name for name, c in cli.COMMANDS.items() if c.extra])
+def test_every_command_tells_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("typer")
+    pytest.importorskip("rich")
+    assert cli.main([name, "--help"]) == 0
+    assert "--threads" in capsys.readouterr().out

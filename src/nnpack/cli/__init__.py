@@ -32,7 +32,9 @@ COMMANDS = {
     "bench": Command(
         "time layers against the installed peers", "nnpack.cli.bench.command", "bench", "bench"
     ),
-    "demo": Command("enlarge a photograph with a real network", "nnpack.cli.demo", "demo", "demo"),
+    "demo": Command(
+        "enlarge a photograph with a real network", "nnpack.cli.demo.command", "demo", "demo"
+    ),
 }
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nnpack.cli.bench.layers import Layer
+from nnpack.cli.bench.quiet import quiet
 
 Array = NDArray[np.float32]
 REASON_CHARACTERS = 200
@@ -61,7 +62,8 @@ class Contestant:
         """The reason why this contestant cannot run here, None when it can."""
         for package in self.packages:
             try:
-                importlib.import_module(package)
+                with quiet():  # MNN greets everybody who imports it
+                    importlib.import_module(package)
             except Exception as error:  # a broken installation raises anything
                 return describe(error)
         return None

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pathlib
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from nnpack.cli.bench.contestant import Operands, Prepared
 from nnpack.cli.bench.layers import Layer
 from nnpack.cli.bench.peers.onnx_model import INPUT, OUTPUT, conv_model
+from nnpack.cli.bench.quiet import quiet
 
 CPU = 0
 
@@ -26,7 +23,7 @@ def prepare(layer: Layer, operands: Operands, threads: int) -> Prepared:
     """
     nn, expr = importlib.import_module("MNN.nn"), importlib.import_module("MNN.expr")
     options = {"backend": CPU, "precision": "high", "numThread": threads}
-    with tempfile.TemporaryDirectory() as folder, _silence():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         model = _convert(layer, operands, pathlib.Path(folder))
         runtime = nn.create_runtime_manager((options,))
         module = nn.load_module_from_file(model, [INPUT], [OUTPUT], runtime_manager=runtime)
@@ -52,21 +49,3 @@ def _convert(layer: Layer, operands: Operands, folder: pathlib.Path) -> str:
     words += ["--modelFile", str(source), "--MNNModel", str(target)]
     importlib.import_module("_tools").mnnconvert(words)
     return str(target)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """What native code prints meanwhile goes nowhere: the converter tells of every step."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = {stream: os.dup(stream) for stream in (1, 2)}
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for stream in saved:
-            os.dup2(nowhere, stream)
-        yield
-    finally:
-        for stream, copy in saved.items():
-            os.dup2(copy, stream)
-            os.close(copy)
-        os.close(nowhere)
