@@ -48,7 +48,7 @@ def gemm_plan(
         "block_pixels": block,
         "panels": panels,
         "chunk_panels": chunk,
-        "scratch": Slot("workspace"),
+        "scratch": Slot("workspace") if packed else 0,
         "scratch_stride": scratch,
     }
     stage = Stage(kernel, tasks, _convolution_arguments(problem) | blocking)

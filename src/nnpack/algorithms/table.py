@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from nnpack.algorithms.base import Algorithm
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
 from nnpack.algorithms.pointwise import Pointwise
+from nnpack.algorithms.winograd import WinogradAlgorithm
 
-ALGORITHMS: tuple[Algorithm, ...] = (Pointwise(), ImplicitGemm())
+ALGORITHMS: tuple[Algorithm, ...] = (
+    Pointwise(),
+    WinogradAlgorithm(2),
+    WinogradAlgorithm(4),
+    WinogradAlgorithm(6),
+    ImplicitGemm(),
+)
 
 # Names of the original NNPACK.
-ALIASES: Mapping[str, str] = {}
+ALIASES: Mapping[str, str] = {"wt8x8": "winograd_6"}
 
 
 def find_algorithms(name: str) -> tuple[Algorithm, ...]:

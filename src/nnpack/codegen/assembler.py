@@ -108,7 +108,7 @@ class Assembler:
         self.module.triple = target.triple
         self.builder: Any = None
         self._functions: dict[str, Any] = {}
-        self._locals: dict[str, dict[int, Any]] = {}
+        self._locals: dict[tuple[str, str, int], Any] = {}
 
     def __str__(self) -> str:
         return str(self.module)
@@ -191,6 +191,8 @@ class Assembler:
 
     def add(self, a: Operand, b: Operand) -> Value:
         """``a + b``; a pointer plus an index advances by that many floats."""
+        if isinstance(a, int) and isinstance(b, int):
+            return a + b  # type: ignore[return-value]
         if isinstance(b, int) and b == 0 and isinstance(a, Value) and not self._is_float(a.ir):
             return a
         if isinstance(a, Value) and a.ir.type == POINTER:
@@ -306,14 +308,33 @@ class Assembler:
 
     def local_floats(self, count: int) -> Value:
         """A buffer of ``count`` floats on the stack, one a function and size; aligned to 64."""
-        function = self.builder.function
-        buffers = self._locals.setdefault(function.name, {})
-        if count not in buffers:
+        return self._local(F32, count)
+
+    def local_words(self, count: int) -> Value:
+        """A buffer of ``count`` i64 on the stack, one a function and size."""
+        return self._local(I64, count)
+
+    def _local(self, kind: Any, count: int) -> Value:
+        key = self.builder.function.name, str(kind), count
+        if key not in self._locals:
             with self.builder.goto_entry_block():
-                buffer = self.builder.alloca(F32, ir.Constant(I32, count))
+                buffer = self.builder.alloca(kind, ir.Constant(I32, count))
                 buffer.align = 64
-            buffers[count] = buffer
-        return self.wrap(buffers[count])
+                buffer.type = POINTER
+            self._locals[key] = buffer
+        return self.wrap(self._locals[key])
+
+    def store_first(self, value: Value, count: int, pointer: Value, offset: Index = 0) -> None:
+        """Store the first ``count`` lanes at ``pointer + offset``, in pieces of powers of two."""
+        start = 0
+        while start < count:
+            size = 1 << ((count - start).bit_length() - 1)
+            size = min(size, self.lanes)
+            piece = value
+            if size != value.ir.type.count:
+                piece = self.shuffle(value, None, list(range(start, start + size)))
+            self.store(piece, pointer, self.add(offset, start))
+            start += size
 
     def load_float(self, pointer: Value, offset: Index = 0) -> Value:
         """One float from ``pointer + offset``."""
