@@ -27,3 +27,12 @@ def test_its_shapes_are_those_of_the_published_network() -> None:
 def test_an_input_of_156_pixels_takes_23_gflop() -> None:
     side = 156 - 2 * upconv.BORDER
     assert round(upconv.flops(side, side) / 1e9, 1) == 23.3
+
+
+def test_the_layers_of_this_library_compute_it() -> None:
+    weights = random_layers(upconv.SHAPES)
+    planes = np.random.default_rng(1).random((3, 33, 38), np.float32)
+    enlarged = upconv.Upconv7.from_weights(weights)(planes)
+    expected = naive_upconv(weights, planes)
+    assert enlarged.shape == expected.shape
+    np.testing.assert_allclose(enlarged, expected, atol=1e-4 * np.abs(expected).max())
