@@ -13,10 +13,6 @@ belongs to that ticket; what is read while it changes is thrown away. The genera
 2**33 steps, two a stage: to be deceived, a thread would have to stand still between its read and
 its exchange for exactly a multiple of 2**32 stages, more than a quarter of an hour of nothing but
 empty ones.
-
-*Waiting*: everybody polls for a while, then gives way at each poll, then sleeps on a futex. Each
-sleeper first announces itself and then looks once more; whoever changes something changes it first
-and then looks for sleepers. Both are sequentially consistent, so one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -25,44 +21,35 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnpack.codegen.compiler import ENTRY
+from nnpack.runtime.layout import (
+    ARGUMENTS,
+    BUSY,
+    DONE,
+    FLOAT_STATE,
+    FUNCTION,
+    MAX_WORKERS,
+    SLOT_NUMBER,
+    SLOT_POOL,
+    STOP,
+    TASKS,
+    THREADS,
+    TICKET,
+)
+from nnpack.runtime.waiting import (
+    emit_await_tasks,
+    emit_back_off,
+    emit_introduce,
+    emit_push_late_workers,
+    emit_report_tasks,
+    emit_sleep,
+    emit_wake,
+)
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Index, Value
-    from nnpack.codegen.target import Target
-
-LINE = 16
-"""Words of the two cache lines that processors fetch together: what is apart lies so far apart."""
-
-MAX_WORKERS = 255
-GROUP = 32
-"""Workers of one futex: as many as its wake-up mask has bits."""
-
-GROUPS = (MAX_WORKERS + GROUP) // GROUP
-
-# Words of the pool. The first line is read by every poll, and written by whoever takes tasks.
-TICKET, FUNCTION, ARGUMENTS, TASKS, THREADS, FLOAT_STATE, STOP = range(7)
-# Tasks that workers have done since the pool was made; whether the caller sleeps until there are
-# more. The low half of DONE is the caller's futex.
-DONE, CALLER_SLEEPS = LINE, LINE + 1
-BUSY = 2 * LINE
-SYSCALL, SCHED_YIELD = 3 * LINE, 3 * LINE + 1  # addresses in the C library
-# A line for each group of workers: who sleeps (a bit each), and their futex.
-SLEEPERS, WAKE = 4 * LINE, 4 * LINE + 1
-# Two words for each worker, which are the argument of its thread: the pool and the index.
-SLOTS = (4 + GROUPS) * LINE
-POOL_WORDS = SLOTS + 2 * (MAX_WORKERS + 1)
+    from nnpack.codegen.assembler import Assembler, Value
 
 _TASK_BITS = 31
 _CLOSED = (1 << _TASK_BITS) - 1  # no task is left, whatever the descriptor says
-
-# A poll takes 20 to 50 ns, a poll that gives way about 0.4 us; in all some 60 us, which outlasts
-# the Python between two layers. Sleeping and being woken costs 5 to 50 us.
-_POLLS = 400
-_YIELDS = 100
-
-_FUTEX_WAIT, _FUTEX_WAKE, _FUTEX_WAIT_BITSET, _FUTEX_WAKE_BITSET = (128 | n for n in (0, 1, 9, 10))
-_EVERYONE = (1 << 31) - 1
-_LOW_HALF = (1 << 32) - 1
 
 
 @dataclass(frozen=True)
@@ -98,20 +85,18 @@ class WorkerMain:
     def emit(self, asm: Assembler) -> None:
         """Emit the function."""
         with asm.function(ENTRY, exported=True, slot="pointer") as (slot,):
-            pool, worker = asm.load_pointer(slot), asm.load_index(slot, 1)
+            pool, worker = asm.load_pointer(slot, SLOT_POOL), asm.load_index(slot, SLOT_NUMBER)
+            emit_introduce(asm, pool, slot)
             taken, polls = asm.local(1), asm.local(1)
             asm.store_index(0, polls)
             with asm.repeat() as serving:
                 serving.stop_when(asm.atomic_load(pool, STOP) > 0)
                 _emit_take_tasks(asm, pool, worker, taken)
                 with asm.when(asm.load_index(taken) > 0):
-                    _emit_report(asm, pool, taken)
+                    emit_report_tasks(asm, pool, asm.load_index(taken))
                     asm.store_index(0, polls)
                 with asm.when(asm.load_index(taken).equals(0)):
-                    _emit_back_off(asm, pool, polls)
-                    with asm.when(asm.load_index(polls) > _POLLS + _YIELDS):
-                        _emit_sleep(asm, pool, worker)
-                        asm.store_index(0, polls)
+                    _emit_idle(asm, pool, worker, polls)
 
 
 @dataclass(frozen=True)
@@ -127,7 +112,7 @@ class StopWorkers:
             _, won = asm.compare_exchange(pool, BUSY, 0, 1)
             with asm.when(won):
                 asm.atomic_store(1, pool, STOP)
-                _emit_wake(asm, pool, asm.index(MAX_WORKERS + 1))
+                emit_wake(asm, pool, asm.index(MAX_WORKERS + 1))
 
 
 @dataclass(frozen=True)
@@ -163,12 +148,15 @@ def _emit_run_shared(asm: Assembler, pool: Value, frame: Value, threads: Value) 
         with asm.when(stage.tasks <= 1):
             stage.emit_call(asm)
         with asm.when(stage.tasks > 1):
+            helpful = asm.minimum(threads, stage.tasks)
             _emit_publish(asm, pool, stage, threads)
-            _emit_wake(asm, pool, asm.minimum(threads, stage.tasks))
+            emit_wake(asm, pool, helpful)
             _emit_take_tasks(asm, pool, asm.index(0), taken)
             by_workers = stage.tasks - asm.load_index(taken)
             asm.store_index(asm.load_index(expected) + by_workers, expected)
-            _emit_await_workers(asm, pool, asm.load_index(expected))
+            emit_await_tasks(asm, pool, asm.load_index(expected))
+            with asm.when(by_workers.equals(0)):
+                emit_push_late_workers(asm, pool, helpful)
 
 
 def _emit_publish(asm: Assembler, pool: Value, stage: _Stage, threads: Value) -> None:
@@ -186,6 +174,20 @@ def _emit_publish(asm: Assembler, pool: Value, stage: _Stage, threads: Value) ->
     asm.atomic_store(threads, pool, THREADS, order="release")
     asm.atomic_store(asm.float_state(), pool, FLOAT_STATE, order="release")
     asm.atomic_store((generation + 2) << _TASK_BITS, pool, TICKET)
+
+
+def _emit_idle(asm: Assembler, pool: Value, worker: Value, polls: Value) -> None:
+    """Emit what a worker does that has found nothing to do."""
+
+    def has_work() -> Value:
+        _, remaining = _emit_look(asm, pool)
+        return (remaining > 0) & (worker < asm.atomic_load(pool, THREADS))
+
+    def sleep() -> None:
+        emit_sleep(asm, pool, worker, has_work)
+        asm.store_index(0, polls)
+
+    emit_back_off(asm, pool, polls, sleep)
 
 
 def _emit_take_tasks(asm: Assembler, pool: Value, worker: Value, taken: Value) -> None:
@@ -221,90 +223,3 @@ def _emit_adopt(asm: Assembler, state: Value) -> None:
     ours = asm.float_state()
     with asm.when((ours < state) | (ours > state)):
         asm.set_float_state(state)
-
-
-def _emit_report(asm: Assembler, pool: Value, taken: Value) -> None:
-    """Emit: add to the tasks done, and wake the caller if it sleeps until they are."""
-    asm.atomic_add(asm.load_index(taken), pool, DONE)
-    with asm.when(asm.atomic_load(pool, CALLER_SLEEPS) > 0):
-        _emit_futex(asm, pool, asm.index_pointer(pool, DONE), _FUTEX_WAKE, 1)
-
-
-def _emit_await_workers(asm: Assembler, pool: Value, expected: Value) -> None:
-    """Emit: wait until the workers that took tasks have done them."""
-    polls = asm.local(1)
-    asm.store_index(0, polls)
-    with asm.repeat() as waiting:
-        waiting.stop_when(asm.atomic_load(pool, DONE).equals(expected))
-        _emit_back_off(asm, pool, polls)
-        with asm.when(asm.load_index(polls) > _POLLS + _YIELDS):
-            asm.atomic_store(1, pool, CALLER_SLEEPS)
-            done = asm.atomic_load(pool, DONE)
-            with asm.when(done < expected):
-                futex = asm.index_pointer(pool, DONE)
-                _emit_futex(asm, pool, futex, _FUTEX_WAIT, done & _LOW_HALF)
-            asm.atomic_store(0, pool, CALLER_SLEEPS)
-
-
-def _emit_back_off(asm: Assembler, pool: Value, polls: Value) -> None:
-    """Emit the pause between two polls, and their count; the later ones give way to others."""
-    asm.pause()
-    count = asm.load_index(polls) + 1
-    asm.store_index(count, polls)
-    with asm.when(count > _POLLS):
-        asm.call_address(asm.load_index(pool, SCHED_YIELD), returns=True)
-
-
-def _emit_group(asm: Assembler, pool: Value, group: Value) -> Value:
-    """Emit the address of a group's line, from which SLEEPERS and WAKE count."""
-    return asm.index_pointer(pool, group * LINE)
-
-
-def _emit_sleep(asm: Assembler, pool: Value, worker: Value) -> None:
-    """Emit: sleep until woken for a job, unless there is one already.
-
-    The futex is read before the worker's bit is set: who clears the bit counts the futex up
-    afterwards, so a cleared bit and a futex that still waits exclude each other.
-    """
-    group = _emit_group(asm, pool, worker // GROUP)
-    bit = asm.index(1) << (worker % GROUP)
-    before = asm.atomic_load(group, WAKE)
-    asm.atomic_or(bit, group, SLEEPERS)
-    _, remaining = _emit_look(asm, pool)
-    idle = (remaining <= 0) | (worker >= asm.atomic_load(pool, THREADS))
-    with asm.when(idle & asm.atomic_load(pool, STOP).equals(0)):
-        futex = asm.index_pointer(group, WAKE)
-        _emit_futex(asm, pool, futex, _FUTEX_WAIT_BITSET, before & _LOW_HALF, bits=bit)
-    asm.atomic_and(_complement(asm, bit), group, SLEEPERS)
-
-
-def _emit_wake(asm: Assembler, pool: Value, threads: Value) -> None:
-    """Emit: wake the sleepers among the workers below ``threads``, with a call for each group."""
-    with asm.loop(asm.ceil_div(threads, GROUP)) as number:
-        group = _emit_group(asm, pool, number)
-        count = asm.minimum(threads - number * GROUP, GROUP)
-        wanted = (asm.index(1) << count) - 1
-        called = asm.atomic_load(group, SLEEPERS) & wanted
-        with asm.when(called > 0):
-            asm.atomic_and(_complement(asm, called), group, SLEEPERS)
-            asm.atomic_add(1, group, WAKE)
-            futex = asm.index_pointer(group, WAKE)
-            _emit_futex(asm, pool, futex, _FUTEX_WAKE_BITSET, _EVERYONE, bits=called)
-
-
-def _complement(asm: Assembler, bits: Value) -> Value:
-    return asm.index(-1) - bits
-
-
-def _emit_futex(
-    asm: Assembler, pool: Value, word: Value, operation: int, number: Index, *, bits: Index = 0
-) -> None:
-    """Emit the Linux system call on the low half of ``word`` (a little-endian i64)."""
-    call = asm.load_index(pool, SYSCALL)
-    futex = _futex_number(asm.target)
-    asm.call_address(call, futex, word, operation, number, 0, 0, bits, returns=True)
-
-
-def _futex_number(target: Target) -> int:
-    """Return the number of the system call: x86-64 has its own, later machines share one."""
-    return 202 if target.triple.startswith("x86_64") else 98

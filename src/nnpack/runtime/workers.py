@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from nnpack.codegen.compiler import compile_kernel
 from nnpack.codegen.target import host_target
-from nnpack.runtime import executor
+from nnpack.runtime import executor, layout
 from nnpack.runtime.memory import Block
 
 if TYPE_CHECKING:
@@ -54,20 +54,20 @@ class Pool:
         """How many threads can work on a frame, the calling one among them."""
         self._numbers = itertools.count(1)
         self._workers: list[ctypes.c_ulong] = []
-        memory = Block(8 * executor.POOL_WORDS)
+        memory = Block(8 * layout.POOL_WORDS)
         # A worker that outlives the interpreter must find it.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
         self.address = memory.address
-        self._words = (ctypes.c_int64 * executor.POOL_WORDS).from_address(memory.address)
+        self._words = (ctypes.c_int64 * layout.POOL_WORDS).from_address(memory.address)
 
     def grow(self, threads: int) -> int:
         """Make the workers that ``threads`` threads take; return how many threads there are."""
-        threads = min(threads, executor.MAX_WORKERS + 1)
+        threads = min(threads, layout.MAX_WORKERS + 1)
         if threads > self.threads and _has_futex():
             with _process.lock:
                 if self.threads == 1:
                     self._prepare()
-                while self.threads < threads and not self._words[executor.STOP]:
+                while self.threads < threads and not self._words[layout.STOP]:
                     number = next(self._numbers)
                     self._start_worker(number)
                     self.threads = number + 1
@@ -76,8 +76,10 @@ class Pool:
     def _prepare(self) -> None:
         libc = ctypes.CDLL(None)
         for word, function in (
-            (executor.SYSCALL, libc.syscall),
-            (executor.SCHED_YIELD, libc.sched_yield),
+            (layout.SYSCALL, libc.syscall),
+            (layout.SCHED_YIELD, libc.sched_yield),
+            (layout.SCHED_GETCPU, libc.sched_getcpu),
+            (layout.CLOCK_GETTIME, libc.clock_gettime),
         ):
             self._words[word] = _address_of(function)
         self._main = compile_kernel(executor.WorkerMain(), host_target())
@@ -86,8 +88,9 @@ class Pool:
 
     def _start_worker(self, number: int) -> None:
         """Start a thread. When the system has none left, the worker is for ever late: no harm."""
-        slot = executor.SLOTS + 2 * number
-        self._words[slot], self._words[slot + 1] = self.address, number
+        slot = layout.SLOTS + layout.SLOT_WORDS * number
+        self._words[slot + layout.SLOT_POOL] = self.address
+        self._words[slot + layout.SLOT_NUMBER] = number
         thread = ctypes.c_ulong()
         main, argument = ctypes.c_void_p(self._main), ctypes.c_void_p(self.address + 8 * slot)
         with _signals_blocked():
@@ -101,7 +104,7 @@ class Pool:
             return
         self._stop(self.address)
         join = getattr(ctypes.CDLL(None), "pthread_timedjoin_np", None)
-        if join is None or not self._words[executor.STOP]:
+        if join is None or not self._words[layout.STOP]:
             return
         deadline = _Timespec(int(time.time() + _STOP_SECONDS), 0)
         while self._workers and join(self._workers[-1], None, ctypes.byref(deadline)) == 0:
