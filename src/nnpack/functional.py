@@ -36,11 +36,12 @@ def conv2d(
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
 ) -> Float32Array:
-    """``activation(scale * conv(x, weight) + bias)``: (N, C, H, W), (O, C/groups, kh, kw) -> (N, O, H', W').
+    """``activation(scale * conv(x, weight) + bias)``.
 
-    All arrays are float32: ndarrays, or objects with the buffer protocol or DLPack. ``scale`` and
-    ``bias`` have shape (O,). ``padding`` is an int, (h, w), (top, bottom, left, right), "valid" or
-    "same". The weights are packed at every call: `Conv2d` packs them once.
+    (N, C, H, W), (O, C/groups, kh, kw) -> (N, O, H', W'), all float32: ndarrays, or objects with
+    the buffer protocol or DLPack. ``scale`` and ``bias`` have shape (O,). ``padding`` is an int,
+    (h, w), (top, bottom, left, right), "valid" or "same". The weights are packed at every call:
+    `Conv2d` packs them once.
     Returns a C-contiguous array, or ``out``.
 
     Raises ProblemError (a ValueError) or DtypeError (a TypeError) for malformed arguments, and
@@ -154,5 +155,3 @@ def _cold_program(problem: AnyProblem, algorithm: str, target: Target, threads: 
     plan = make_plan(problem, algorithm, target, threads)
     stages, workspace_bytes = packed_in_workspace(plan)
     return Program(stages, target, threads, workspace_bytes)
-
-

@@ -237,8 +237,8 @@ class Conv2d(_ConvolutionLayer):
         super().__init__(weight, bias, scale, options, algorithm, threads)
 
     def _check_weights(self, weights: _Weights) -> None:
-        o, c, kh, kw = weights.arrays["weight"].shape
-        self._problem(weights, (0, max(1, c) * _as_count(self._options["groups"]), 2**20, 2**20), None)
+        channels = weights.arrays["weight"].shape[1] * _as_count(self._options["groups"])
+        self._problem(weights, (0, max(1, channels), 2**20, 2**20), None)
 
     def _problem(
         self, weights: _Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None

@@ -41,7 +41,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Explanation:
-    """Why an algorithm was chosen: ``chosen`` (its name) among ``candidates``. ``str()`` is a table."""
+    """Why an algorithm was chosen: ``chosen`` (its name) among ``candidates``.
+
+    ``str()`` is a table.
+    """
 
     problem: AnyProblem
     chosen: str
@@ -110,9 +113,7 @@ def explain(problem: AnyProblem, algorithm: str, target: Target, threads: int) -
     return Explanation(problem, "+".join(chosen), candidates)
 
 
-def _ask(
-    algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads: int
-) -> Candidate:
+def _ask(algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads: int) -> Candidate:
     refusals = [algorithm.refusal(part, target) for part in parts]
     refused = next((refusal for refusal in refusals if refusal is not None), None)
     if refused is not None:

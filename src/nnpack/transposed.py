@@ -2,8 +2,8 @@
 
 Along one axis, output o of a transposed convolution with stride s, dilation d sums the taps p with
 ``o + top - p*d = s*i``. Outputs of one phase ``o = phase + s*t`` share their taps, which are
-P = s / gcd(s, d) apart, and read inputs ``i = t + c - j*D`` for the j-th of them, D = d / gcd(s, d):
-a forward convolution of stride 1 with the taps in reverse order.
+P = s / gcd(s, d) apart, and read inputs ``i = t + c - j*D`` for the j-th of them,
+D = d / gcd(s, d): a forward convolution of stride 1 with the taps in reverse order.
 """
 
 from __future__ import annotations

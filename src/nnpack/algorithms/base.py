@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,7 +59,7 @@ def direct_error(depth: int) -> float:
     Grows as the square root of the length of the sum; the constant fits random data of either
     sign (5e-7 at 256 channels of 3x3 taps).
     """
-    return 6e-8 + 1.0e-8 * float(depth) ** 0.5
+    return 6e-8 + 1.0e-8 * math.sqrt(depth)
 
 
 def weight_arguments(problem: Problem) -> dict[str, Argument]:

@@ -58,7 +58,9 @@ def gemm_plan(
         weight_format=_weight_format(problem, panel, panels, depth),
         workspace_bytes=FLOAT_BYTES * scratch * threads,
         threads=threads,
-        detail=f"{choice.tile.mr}x{choice.tile.nv * target.lanes} tile, {choice.lanes} in the lanes",
+        detail=(
+            f"{choice.tile.mr}x{choice.tile.nv * target.lanes} tile, {choice.lanes} in the lanes"
+        ),
     )
 
 

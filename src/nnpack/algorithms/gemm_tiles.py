@@ -65,8 +65,11 @@ def _choices(
 
 @functools.lru_cache(maxsize=4096)
 def choose_tile(pixels: int, channels: int, target: Target, may_turn: bool) -> TileChoice:
-    """The tile that wastes least on ``pixels`` by ``channels``; turned (channels in the lanes)
-    where that is allowed and better by more than what turning back costs."""
+    """The tile that wastes least on ``pixels`` by ``channels``.
+
+    Turned (channels in the lanes) where that is allowed and better by more than what turning back
+    costs.
+    """
     choices = _choices(tile_menu(target), "pixels", pixels, channels, target)
     if may_turn:
         fitting = tuple(t for t in tile_menu(target) if t.mr <= min(pixels, target.lanes))

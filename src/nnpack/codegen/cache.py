@@ -6,6 +6,7 @@ digest agrees. Everything that goes wrong here means compiling again, never fail
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -53,7 +54,7 @@ def read(key: str) -> bytes | None:
     if folder is None:
         return None
     try:
-        with open(folder / f"{key}.o", "rb") as file:
+        with (folder / f"{key}.o").open("rb") as file:
             if not _is_private(os.fstat(file.fileno())):
                 return None
             content = file.read()
@@ -71,12 +72,13 @@ def write(key: str, code: bytes) -> None:
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as file:
-            temporary = file.name
+            temporary = pathlib.Path(file.name)
             file.write(hashlib.sha256(code).digest() + code)
-        os.replace(temporary, folder / f"{key}.o")
+        temporary.replace(folder / f"{key}.o")
     except OSError:
         if temporary is not None:
-            pathlib.Path(temporary).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
 
 def _folder() -> pathlib.Path | None:

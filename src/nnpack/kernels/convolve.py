@@ -161,8 +161,8 @@ class _Emitter:
             channel = panel * self.panel
             channels = asm.minimum(out_channels - channel, self.panel)
             out = y + channel * args["y_c"]
-            with asm.loop(count, step=self.strip) as offset:
-                offset, size = self._strip_at(offset, count)
+            with asm.loop(count, step=self.strip) as begin:
+                offset, size = self._strip_at(begin, count)
                 strip = self._strip_pointer(args, patches, start, offset, depth)
                 words = (args.block, weight, strip, out, channel + group * out_channels)
                 pixel = start + offset

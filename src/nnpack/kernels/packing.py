@@ -158,9 +158,7 @@ class StridedLoad:
     The masks are made once, where the loader is constructed, outside the loop over channels.
     """
 
-    def __init__(
-        self, asm: Assembler, stride: Index, bounds: tuple[Value, Value] | None
-    ) -> None:
+    def __init__(self, asm: Assembler, stride: Index, bounds: tuple[Value, Value] | None) -> None:
         self.asm = asm
         self.stride = stride
         lanes = asm.lanes

@@ -8,9 +8,7 @@ from nnpack.codegen.assembler import Assembler, Value
 from nnpack.maths.program import LinearProgram, Op
 
 
-def emit_program(
-    asm: Assembler, program: LinearProgram, inputs: Sequence[Value]
-) -> list[Value]:
+def emit_program(asm: Assembler, program: LinearProgram, inputs: Sequence[Value]) -> list[Value]:
     """``outputs = matrix @ inputs``, lane by lane."""
     values = list(inputs)
     for op in program.ops:

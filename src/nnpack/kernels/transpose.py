@@ -29,9 +29,7 @@ def padded_columns(columns: int, lanes: int) -> int:
     return width
 
 
-def _block_shuffle(
-    asm: Assembler, a: Value, b: Value, blocks: Sequence[int]
-) -> Value:
+def _block_shuffle(asm: Assembler, a: Value, b: Value, blocks: Sequence[int]) -> Value:
     """128-bit blocks of ``a`` then ``b`` in the given order."""
     return asm.shuffle(a, b, [BLOCK * n + i for n in blocks for i in range(BLOCK)])
 

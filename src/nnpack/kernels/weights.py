@@ -51,9 +51,7 @@ class PackWeights:
 
     def _emit_panel(self, asm: Assembler, args: Arguments, panel: Value, target: Value) -> None:
         group, place = panel // args["panels"], panel % args["panels"] * self.width
-        source = (
-            args["weight"] + group * args["weight_group"] + place * args["weight_out"]
-        )
+        source = args["weight"] + group * args["weight_group"] + place * args["weight_out"]
         present = asm.minimum(args["group_out_channels"] - place, self.width)
         state = {"target": target}
         with asm.loop(args["kernel_h"], carry=state) as r:
