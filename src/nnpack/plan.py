@@ -7,7 +7,8 @@ the call are `Slot` values. A `Plan` is a tuple of stages with the weight format
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nnpack.kernels.stage import Kernel
 
@@ -121,3 +122,19 @@ def _packed_at(stage: Stage, start: int) -> Stage:
         for name, value in stage.arguments.items()
     }
     return Stage(stage.kernel, stage.tasks, arguments)
+
+
+def profiled(plan: Plan) -> Plan:
+    """The plan with every kernel that has a profiled variant replaced by it.
+
+    Those read the slot ``profile``: an i64 for each phase of `kernels.stage.PHASES`.
+    """
+    return replace(plan, stages=tuple(_profiled_stage(stage) for stage in plan.stages))
+
+
+def _profiled_stage(stage: Stage) -> Stage:
+    kernel: Any = stage.kernel
+    if not hasattr(kernel, "profile"):
+        return stage
+    arguments = {**stage.arguments, "profile": Slot("profile")}
+    return Stage(replace(kernel, profile=True), stage.tasks, arguments)

@@ -543,6 +543,10 @@ class Assembler:
         seen = self.builder.extract_value(pair, 0)
         return self.wrap(seen), self.wrap(self.builder.extract_value(pair, 1))
 
+    def cycle_counter(self) -> Value:
+        """The processor's time-stamp counter."""
+        return self.wrap(self.intrinsic("llvm.readcyclecounter", I64))
+
     def pause(self) -> None:
         """Tell the processor that this is a spin-wait."""
         if self._is_aarch64():

@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from nnpack.errors import SettingsError
@@ -83,19 +84,11 @@ X86_64 = Target("x86-64", 4, 16, False, False, False, _X86_TRIPLE, "x86-64", "")
 NEON = Target("neon", 4, 32, True, False, True, "aarch64-unknown-linux-gnu", "generic", "+neon")
 
 # Best first; the features LLVM must report of a host for the target to run there.
-_REQUIRED_FEATURES: tuple[tuple[Target, tuple[str, ...]], ...] = (
-    (AVX512, ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma", "avx2")),
-    (AVX2, ("avx2", "fma")),
-    (X86_64, ()),
-)
-
-
-def find_target(name: str) -> Target:
-    """The target called ``name``. Raises SettingsError when there is none."""
-    targets = {t.name: t for t in (AVX512, AVX2, X86_64, NEON)}
-    if name not in targets:
-        raise SettingsError(f"unknown target {name!r}; choose one of {', '.join(targets)}")
-    return targets[name]
+_REQUIRED_FEATURES: Mapping[Target, tuple[str, ...]] = {
+    AVX512: ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma", "avx2"),
+    AVX2: ("avx2", "fma"),
+    X86_64: (),
+}
 
 
 @functools.cache
@@ -104,47 +97,86 @@ def host_target() -> Target:
 
     Raises SettingsError when the named target does not run here.
     """
-    forced = get_settings().target
-    best, cpu, features = _detect()
-    if forced is None or forced == best.name:
-        return replace(best, cpu=cpu, features=features, caches=host_caches())
-    runnable = [t for t, _ in _REQUIRED_FEATURES] if best in (AVX512, AVX2, X86_64) else [best]
-    runnable = runnable[runnable.index(best) :]
-    target = find_target(forced)
-    if target not in runnable:
-        names = ", ".join(t.name for t in runnable)
-        raise SettingsError(f"NNPACK_TARGET={forced!r} does not run here; choose one of {names}")
-    return replace(target, caches=host_caches())
+    return choose_target(get_settings().target, runnable_targets())
 
 
-def _detect() -> tuple[Target, str, str]:
-    """The best target of the host, with the processor's name and features as LLVM spells them."""
+def choose_target(forced: str | None, runnable: Sequence[Target]) -> Target:
+    """The target called ``forced``, or by default the first. Raises SettingsError without one."""
+    names = [target.name for target in runnable]
+    if forced is None:
+        return runnable[0]
+    if forced not in names:
+        raise SettingsError(
+            f"NNPACK_TARGET={forced!r} does not run here; choose one of {', '.join(names)}"
+        )
+    return runnable[names.index(forced)]
+
+
+@functools.cache
+def runnable_targets() -> tuple[Target, ...]:
+    """The targets this machine runs, best first."""
     import llvmlite.binding as llvm
 
-    cpu = llvm.get_host_cpu_name()
-    reported = llvm.get_host_cpu_features()
-    if platform.machine().lower() in ("aarch64", "arm64"):
-        return replace(NEON, triple=llvm.get_process_triple()), cpu, reported.flatten()
-    for target, required in _REQUIRED_FEATURES:
-        if all(reported.get(feature, False) for feature in required):
-            native = replace(target, triple=llvm.get_process_triple())
-            return target, cpu, reported.flatten() if native.lanes > 4 else target.features
-    return X86_64, X86_64.cpu, X86_64.features
+    return targets_of_machine(
+        platform.machine(),
+        _host_features(),
+        triple=llvm.get_process_triple(),
+        cpu=llvm.get_host_cpu_name(),
+        caches=host_caches(),
+    )
+
+
+def targets_of_machine(
+    machine: str, features: Mapping[str, bool], *, triple: str, cpu: str, caches: CacheSizes
+) -> tuple[Target, ...]:
+    """The targets that ``machine`` with these features (LLVM's names) runs, best first.
+
+    Only the best is compiled for ``cpu`` and all features: a lesser one that was asked for stands
+    for lesser machines. Baseline x86-64 stays what it is, whatever cpu calls itself.
+    """
+    if machine.lower() in ("aarch64", "arm64"):
+        runnable = [NEON]
+    else:
+        required = _REQUIRED_FEATURES.items()
+        runnable = [t for t, names in required if all(features.get(name) for name in names)]
+    best = runnable[0]
+    if best is not X86_64:
+        flags = ",".join(f"{'+' if on else '-'}{name}" for name, on in sorted(features.items()))
+        best = replace(best, cpu=cpu, features=flags)
+    return tuple(replace(t, triple=triple, caches=caches) for t in (best, *runnable[1:]))
+
+
+def _host_features() -> Mapping[str, bool]:
+    """What LLVM detects; nothing where it cannot tell."""
+    import llvmlite.binding as llvm
+
+    try:
+        return dict(llvm.get_host_cpu_features())
+    except RuntimeError:
+        return {}
 
 
 @functools.cache
 def host_caches() -> CacheSizes:
     """Data cache sizes of the first processor; fallbacks where the machine hides them."""
-    sizes = _caches_from_sysfs() or _caches_from_sysconf()
+    return complete_caches(caches_from_sysfs() or _caches_from_sysconf())
+
+
+def complete_caches(sizes: Mapping[int, int]) -> CacheSizes:
+    """Sizes by level, those that are missing filled in; no level is less than the one before."""
     l1 = sizes.get(1, FALLBACK_CACHES.l1)
     l2 = max(sizes.get(2, FALLBACK_CACHES.l2), l1)
     l3 = max(sizes.get(3, FALLBACK_CACHES.l3 if 2 not in sizes else 0), l2)
     return CacheSizes(l1, l2, l3)
 
 
-def _caches_from_sysfs() -> dict[int, int]:
+_SYSFS = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
+
+
+def caches_from_sysfs(folder: pathlib.Path = _SYSFS) -> dict[int, int]:
+    """Bytes of data cache by level, as Linux tells them; empty where it does not."""
     sizes: dict[int, int] = {}
-    for index in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index[0-9]*"):
+    for index in folder.glob("index[0-9]*"):
         try:
             kind = (index / "type").read_text().strip()
             level = int((index / "level").read_text())

@@ -59,3 +59,33 @@ def emit_stage(
         ENTRY, exported=True, block="pointer", first="index", last="index", worker="index"
     ) as (block, first, last, worker):
         yield Arguments(asm, block, fields), first, last, worker
+
+
+PHASES = ("input transform", "packing", "multiplication", "output transform")
+
+
+class PhaseTimer:
+    """Adds the cycles of each phase to the words of the ``profile`` argument, if there is one.
+
+    In a kernel that is not profiled nothing at all is emitted.
+    """
+
+    def __init__(self, args: Arguments, enabled: bool) -> None:
+        self._args = args
+        self._enabled = enabled
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the body as the phase ``name`` of `PHASES`."""
+        if not self._enabled:
+            yield
+            return
+        asm = self._args.asm
+        start = asm.cycle_counter()
+        yield
+        asm.atomic_add(asm.cycle_counter() - start, self._args["profile"], PHASES.index(name))
+
+
+def profile_fields(enabled: bool) -> dict[str, str]:
+    """The argument word of a profiled kernel."""
+    return {"profile": "pointer"} if enabled else {}

@@ -20,7 +20,7 @@ from typing import Literal
 from nnpack.codegen.assembler import Assembler, Mask, Value
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.gemm import GemmTile, emit_blocked_product
-from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_load_transposed, emit_rows, padded_columns
 from nnpack.kernels.weights import WEIGHT_FIELDS
@@ -102,6 +102,7 @@ class Winograd:
     tile: GemmTile
     part: Part
     epilogue: EpilogueKind
+    profile: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
@@ -111,6 +112,7 @@ class Winograd:
             **pointers,
             **dict.fromkeys(_INDEX_FIELDS, "index"),
             **epilogue_fields(self.epilogue),
+            **profile_fields(self.profile),
         }
 
     def emit(self, asm: Assembler) -> None:
@@ -128,21 +130,24 @@ def _emit_stage(asm: Assembler, kernel: Winograd) -> None:
         scratch = args["scratch"] + worker * args["scratch_stride"]
         blocks = asm.ceil_div(args["tiles"], args["block_tiles"])
         chunks = asm.ceil_div(args["panels"], args["chunk_panels"])
+        timer = PhaseTimer(args, kernel.profile)
         with asm.loop(last, start=first) as task:
             if kernel.part == "all":
-                _emit_input(asm, args, blocks, task, 0, args["channel_blocks"], scratch)
+                with timer.phase("input transform"):
+                    _emit_input(asm, args, blocks, task, 0, args["channel_blocks"], scratch)
                 m = scratch + args["v_block"]
                 with asm.loop(chunks) as chunk:
-                    _emit_output(asm, args, blocks, task, chunk, scratch, m)
+                    _emit_output(asm, args, timer, blocks, task, chunk, scratch, m)
             elif kernel.part == "input":
                 # Consecutive tasks share the block of channels only by chance; each is whole.
                 block, c = task // args["channel_blocks"], task % args["channel_blocks"]
                 v = args["v"] + block * args["v_block"]
-                _emit_input(asm, args, blocks, block, c, c + 1, v)
+                with timer.phase("input transform"):
+                    _emit_input(asm, args, blocks, block, c, c + 1, v)
             else:
                 block, chunk = task // chunks, task % chunks
                 v = args["v"] + block * args["v_block"]
-                _emit_output(asm, args, blocks, block, chunk, v, scratch)
+                _emit_output(asm, args, timer, blocks, block, chunk, v, scratch)
 
 
 def _emit_input(
@@ -162,7 +167,14 @@ def _emit_input(
 
 
 def _emit_output(
-    asm: Assembler, args: Arguments, blocks: Value, block: Value, chunk: Value, v: Value, m: Value
+    asm: Assembler,
+    args: Arguments,
+    timer: PhaseTimer,
+    blocks: Value,
+    block: Value,
+    chunk: Value,
+    v: Value,
+    m: Value,
 ) -> None:
     """Multiply one block of tiles by a chunk of panels and transform the products into y."""
     group, start = block // blocks, block % blocks * args["block_tiles"]
@@ -170,8 +182,10 @@ def _emit_output(
     first = chunk * args["chunk_panels"]
     last = asm.minimum(first + args["chunk_panels"], args["panels"])
     y = args["y"] + group * args["group_out_channels"] * args["y_c"]
-    asm.call("multiply", args.block, v, m, group, count, first, last)
-    asm.call("transform_output", args.block, m, y, group, start, count, first, last)
+    with timer.phase("multiplication"):
+        asm.call("multiply", args.block, v, m, group, count, first, last)
+    with timer.phase("output transform"):
+        asm.call("transform_output", args.block, m, y, group, start, count, first, last)
 
 
 def emit_multiply_function(asm: Assembler, kernel: Winograd) -> None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Vector = tuple[Fraction, ...]
 Matrix = tuple[Vector, ...]
 Kind = Literal["add", "sub", "mul", "fma", "fms", "fnma", "neg"]
+Number = Fraction | float
+"""A constant: exact where it is rational."""
+
 Row = dict[int, Fraction]
 """A linear combination: the non-zero coefficient of each value that takes part."""
 
@@ -42,7 +45,7 @@ class Op:
 
     kind: Kind
     operands: tuple[int, ...]
-    constant: Fraction | None = None
+    constant: Number | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ class LinearProgram:
     outputs: tuple[int | None, ...]
 
     @property
-    def constants(self) -> tuple[Fraction, ...]:
+    def constants(self) -> tuple[Number, ...]:
         """The distinct constants, in order of first use."""
         used = (op.constant for op in self.ops)
         return tuple(dict.fromkeys(constant for constant in used if constant is not None))
@@ -88,7 +91,7 @@ def linear_program(matrix: Matrix) -> LinearProgram:
 def evaluate(
     program: LinearProgram,
     values: Sequence[Any],
-    constant: Callable[[Fraction], Any] = lambda value: value,
+    constant: Callable[[Number], Any] = lambda value: value,
 ) -> list[Any]:
     """``matrix @ values`` by the program's own steps, over any type with +, - and *.
 
