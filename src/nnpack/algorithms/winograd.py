@@ -12,16 +12,25 @@ from nnpack.algorithms.base import (
     store_arguments,
     weight_arguments,
 )
-from nnpack.algorithms.cost import traffic_seconds
+from nnpack.algorithms.cost import CACHE_BANDWIDTH, MEMORY_BANDWIDTH, traffic_seconds
 from nnpack.codegen.target import Target
 from nnpack.kernels.gemm import GemmTile
-from nnpack.kernels.winograd import PackWinogradWeights, TileShape, Winograd
+from nnpack.kernels.tiles import CHAIN_CHANNELS
+from nnpack.kernels.winograd import Winograd
+from nnpack.kernels.winograd_shape import TileShape
+from nnpack.kernels.winograd_weights import PackWinogradWeights
 from nnpack.maths.accuracy import expected_error
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
 
 MAX_TAPS = 7
 MAX_TILE = 12
+
+# Columns further apart are gathered one by one rather than loaded with those between them.
+MAX_LOADED_STEP = 4
+
+# The share of peak that the products reach, on Zen 4 with weights from the last-level cache.
+PRODUCT_EFFICIENCY = 0.88
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Blocking:
     """
 
     tile: GemmTile
+    depth: int
     channel_blocks: int
     panels: int
     tiles_h: int
@@ -50,7 +60,10 @@ class Blocking:
 
 
 class WinogradAlgorithm:
-    """F(m x m, r x r) with output tiles of m x m, for any square or oblong kernel."""
+    """F(m x m, r x r) with output tiles of m x m, for any square or oblong kernel.
+
+    Strides are taken as phases that count as channels, dilations as phases that count as images.
+    """
 
     def __init__(self, m: int) -> None:
         self.m = m
@@ -58,45 +71,71 @@ class WinogradAlgorithm:
 
     def shape(self, problem: Problem) -> TileShape:
         """The tile: m outputs in a direction with two taps or more, one otherwise."""
-        r_h, r_w = problem.kernel
-        return TileShape((self.m if r_h > 1 else 1, self.m if r_w > 1 else 1), (r_h, r_w))
+        taps = [ceil_div(problem.kernel[n], problem.stride[n]) for n in range(2)]
+        strided, dilated = problem.stride != (1, 1), problem.dilation != (1, 1)
+        step = problem.stride[1] * problem.dilation[1]
+        m_h, m_w = (self.m if r > 1 else 1 for r in taps)
+        return TileShape(
+            (m_h, m_w),
+            (taps[0], taps[1]),
+            column_step=step if step <= MAX_LOADED_STEP else None,
+            strided=strided,
+            dilated=dilated,
+            scattered=problem.y_strides[3] * problem.dilation[1] != 1,
+        )
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
-        """Strides, dilation, kernels without or with too many taps, scattered outputs."""
-        kh, kw = problem.kernel
-        if problem.stride != (1, 1) or problem.dilation != (1, 1):
-            return f"needs stride 1 and dilation 1, got {problem.stride} and {problem.dilation}"
-        if max(kh, kw) < 2 or max(kh, kw) > MAX_TAPS:
-            return f"needs a kernel of 2 to {MAX_TAPS} taps, got {kh}x{kw}"
+        """Kernels with too few or too many taps a phase; strides together with dilations."""
+        (kh, kw), stride = problem.kernel, problem.stride
+        if stride != (1, 1) and problem.dilation != (1, 1):
+            return f"needs stride 1 or dilation 1, got {stride} and {problem.dilation}"
+        if kh < stride[0] or kw < stride[1]:
+            return f"needs a kernel no smaller than the stride, got {kh}x{kw} and {stride}"
+        taps = max(self.shape(problem).r)
+        if not 2 <= taps <= MAX_TAPS:
+            return f"needs 2 to {MAX_TAPS} taps a phase of the stride, got {taps}"
         if max(self.shape(problem).t) > MAX_TILE:
-            return f"has no tiles of {self.m} outputs for a {kh}x{kw} kernel"
-        if problem.y_strides[3] != 1:
-            return "needs the columns of the output one behind the other"
+            return f"has no tiles of {self.m} outputs for {taps} taps"
         return None
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiplications in the transform domain, transforms, and traffic of the weights."""
-        shape = self.shape(problem)
-        blocking = self._blocking(problem, target, 1)
-        groups, lanes = problem.groups, target.lanes
-        rows = round_up(blocking.tiles, blocking.tile.mr)
-        steps = rows * blocking.panels * blocking.tile.nv * blocking.channel_blocks * lanes
-        product = groups * shape.frequencies * steps / (0.93 * target.multiply_adds)
-        out_blocks = ceil_div(problem.group_out_channels, lanes)
-        vectors = shape.frequencies * (blocking.channel_blocks + out_blocks)
-        # Loading, turning, transforming twice, storing: cycles a vector, measured on Zen 4.
-        transforms = groups * blocking.tiles * vectors * 8.0 / target.clock
-        weights = FLOAT_BYTES * groups * shape.frequencies * blocking.panels * blocking.tile.nv
-        weights *= lanes * lanes * blocking.channel_blocks
-        stream = weights * blocking.blocks / _weight_bandwidth(weights, target)
-        seconds = max(product, stream) + 0.2 * min(product, stream) + transforms
-        error = expected_error(shape.rows, shape.columns, problem.group_in_channels)[1]
+        shape, blocking = self.shape(problem), self._blocking(problem, target, 1)
+        lanes, images = target.lanes, problem.groups
+        rows = sum(
+            round_up(min(blocking.block_tiles, blocking.tiles - start), blocking.tile.mr)
+            for start in range(0, blocking.tiles, blocking.block_tiles)
+        )
+        columns = blocking.panels * blocking.tile.nv
+        steps = shape.frequencies * rows * columns * blocking.channel_blocks * lanes
+        product = images * steps / (PRODUCT_EFFICIENCY * target.multiply_adds)
+        floats = images * shape.frequencies * columns * lanes * blocking.channel_blocks * lanes
+        stream = FLOAT_BYTES * floats * blocking.blocks / weight_bandwidth(floats, target)
+        transforms = images * blocking.tiles * self._transform_cycles(problem, target, blocking)
+        seconds = max(product, stream) + 0.2 * min(product, stream) + transforms / target.clock
+        chain = min(blocking.depth, CHAIN_CHANNELS) + blocking.depth // CHAIN_CHANNELS
+        error = expected_error(shape.rows, shape.columns, chain)[1]
         return Estimate(max(seconds, traffic_seconds(problem, target)), error)
+
+    def _transform_cycles(self, problem: Problem, target: Target, blocking: Blocking) -> float:
+        """Cycles a tile: loading, turning, transforming twice and storing, a vector at a time.
+
+        Measured on Zen 4: 12 cycles a vector while V and M stay in the second-level cache, 25
+        beyond; loads that skip columns cost more.
+        """
+        shape = self.shape(problem)
+        held = FLOAT_BYTES * shape.frequencies * (blocking.v_f + blocking.m_f)
+        cycles = 12.0 if held <= 1.25 * target.caches.l2 else 25.0
+        loads = {1: 0.0, 2: 4.0, None: 40.0}.get(shape.column_step, 12.0)
+        scatter = 12.0 if shape.scattered else 0.0
+        out_blocks = ceil_div(problem.group_out_channels, target.lanes)
+        vectors_in = shape.frequencies * blocking.channel_blocks
+        return vectors_in * (cycles + loads) + shape.frequencies * out_blocks * (cycles + scatter)
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
         shape, blocking = self.shape(problem), self._blocking(problem, target, threads)
-        words = _arguments(problem, target, shape, blocking)
+        words = _arguments(problem, blocking)
         blocks = problem.groups * blocking.blocks
         v_floats = round_up(shape.frequencies * blocking.v_f, 64)
         m_floats = round_up(shape.frequencies * blocking.m_f, 64)
@@ -134,11 +173,13 @@ class WinogradAlgorithm:
 
     def _blocking(self, problem: Problem, target: Target, threads: int) -> Blocking:
         shape, lanes = self.shape(problem), target.lanes
-        tiles_h = ceil_div(problem.out_height, shape.m[0])
-        tiles_w = ceil_div(problem.out_width, shape.m[1])
-        tiles = problem.batch * tiles_h * tiles_w
+        phases_h, phases_w = problem.dilation
+        tiles_h = ceil_div(ceil_div(problem.out_height, phases_h), shape.m[0])
+        tiles_w = ceil_div(ceil_div(problem.out_width, phases_w), shape.m[1])
+        tiles = problem.batch * phases_h * phases_w * tiles_h * tiles_w
         tile = choose_multiply_tile(tiles, problem.group_out_channels, target)
-        channel_blocks = ceil_div(problem.group_in_channels, lanes)
+        depth = problem.group_in_channels * problem.stride[0] * problem.stride[1]
+        channel_blocks = ceil_div(depth, lanes)
         panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
         block = choose_block_tiles(shape, tile, tiles, channel_blocks, target)
         chunk = choose_chunk_panels(shape, tile, block, channel_blocks, panels, target)
@@ -147,6 +188,7 @@ class WinogradAlgorithm:
             chunk = min(chunk, max(1, ceil_div(panels * blocks, 4 * threads)))
         return Blocking(
             tile,
+            depth,
             channel_blocks,
             panels,
             tiles_h,
@@ -164,7 +206,7 @@ class WinogradAlgorithm:
         lanes, nv = target.lanes, blocking.tile.nv
         words = weight_arguments(problem)
         words |= {"panels": blocking.panels, "channel_blocks": blocking.channel_blocks}
-        words["packed"] = Slot("packed")
+        words |= _steps(problem) | {"packed": Slot("packed")}
         floats = shape.frequencies * blocking.panels * nv * lanes * blocking.channel_blocks * lanes
         stage = Stage(PackWinogradWeights(shape, nv), problem.groups * blocking.panels, words)
         nbytes = FLOAT_BYTES * problem.groups * floats
@@ -217,15 +259,23 @@ def choose_chunk_panels(
     return ceil_div(panels, chunks)
 
 
-def _weight_bandwidth(nbytes: int, target: Target) -> float:
+def weight_bandwidth(floats: float, target: Target) -> float:
+    """Bytes a second at which that many floats are streamed again and again."""
+    nbytes = FLOAT_BYTES * floats
     if nbytes <= target.caches.l2 // 2:
         return 1e12
-    return 40e9 if nbytes <= target.caches.l3 else 14e9
+    return CACHE_BANDWIDTH if nbytes <= target.caches.l3 else MEMORY_BANDWIDTH
 
 
-def _arguments(
-    problem: Problem, target: Target, shape: TileShape, blocking: Blocking
-) -> dict[str, Argument]:
+def _steps(problem: Problem) -> dict[str, Argument]:
+    """Rows and columns of the image from one of a tile to the next."""
+    return {
+        "step_h": problem.stride[0] * problem.dilation[0],
+        "step_w": problem.stride[1] * problem.dilation[1],
+    }
+
+
+def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
     n, c, h = problem.x_strides
     return {
         "x": Slot("x"),
@@ -235,7 +285,9 @@ def _arguments(
         "weight": Slot("packed"),
         "groups": problem.groups,
         "channels": problem.group_in_channels,
+        "depth": blocking.depth,
         "channel_blocks": blocking.channel_blocks,
+        **_steps(problem),
         "group_out_channels": problem.group_out_channels,
         "panels": blocking.panels,
         "chunk_panels": blocking.chunk_panels,

@@ -1,0 +1,101 @@
+"""Tiles of transform-domain convolution: their numbering, and the products between the transforms.
+
+Tiles of all images stand in one row, so that the rows of the matrix products are batch x tiles.
+V, U and M are the transformed inputs, weights and products:
+
+    M[f][tile, k] = sum_c V[f][tile, c] * U[f][c, k]   for every frequency f,
+
+V and M ``[f][channel block][tile][lanes]`` a block of tiles at a time, U
+``[group][f][panel][c][panel width]``. What a transform stores is what the microkernel broadcasts.
+"""
+
+from __future__ import annotations
+
+from nnpack.codegen.assembler import Assembler, Value
+from nnpack.kernels.gemm import GemmTile, emit_blocked_product
+from nnpack.kernels.stage import Arguments, Fields
+
+# Channels summed in one chain of additions; longer sums are sums of such chains, which keeps the
+# rounding error from growing with the number of channels.
+CHAIN_CHANNELS = 512
+
+MULTIPLY_FIELDS = dict.fromkeys(
+    ("channel_blocks", "panels", "block_tiles", "v_f", "m_f"), "index"
+) | {"weight": "pointer"}
+
+
+def emit_multiply_function(
+    asm: Assembler, fields: Fields, tile: GemmTile, frequencies: int
+) -> None:
+    """Define ``multiply``: M for panels first .. last of one block of ``count`` tiles.
+
+    Rows up to the next multiple of mr are computed.
+    """
+    with asm.function(
+        "multiply",
+        block="pointer",
+        v="pointer",
+        m="pointer",
+        group="index",
+        count="index",
+        first="index",
+        last="index",
+    ) as (block, v, m, group, count, first, last):
+        args = Arguments(asm, block, fields)
+        row = args["block_tiles"] * asm.lanes
+        panel_floats = args["channel_blocks"] * (asm.lanes * tile.nv * asm.lanes)
+        panels = args["panels"]
+        u = args["weight"] + group * panels * panel_floats * frequencies
+        with asm.loop(frequencies) as f:
+            v_f, m_f = v + f * args["v_f"], m + f * args["m_f"]
+            with asm.loop(last, start=first) as panel:
+                u_p = u + (f * panels + panel) * panel_floats
+                m_p = m_f + (panel - first) * tile.nv * row
+                with asm.loop(count, step=tile.mr) as start:
+                    shift = start * asm.lanes
+                    _emit_chains(asm, args, tile, v_f + shift, u_p, m_p + shift)
+
+
+def _emit_chains(
+    asm: Assembler, args: Arguments, tile: GemmTile, v: Value, u: Value, m: Value
+) -> None:
+    """One register tile of M, in chains of at most `CHAIN_CHANNELS`."""
+    lanes = asm.lanes
+    row, blocks = args["block_tiles"] * lanes, args["channel_blocks"]
+    chain = CHAIN_CHANNELS // lanes
+    with asm.loop(blocks, step=chain) as start:
+        length = asm.minimum(blocks - start, chain)
+        a, b = v + start * row, u + start * (lanes * tile.nv * lanes)
+        acc = emit_blocked_product(asm, tile, length, a, row, b)
+        places = {(i, j): (m + j * row, i * lanes) for i, j in acc}
+        with asm.when(start.equals(0)):
+            for key, (pointer, offset) in places.items():
+                asm.store(acc[key], pointer, offset)
+        with asm.when(asm.compare(">", start, 0)):
+            for key, (pointer, offset) in places.items():
+                asm.store(asm.load(pointer, offset) + acc[key], pointer, offset)
+
+
+class TileWalk:
+    """Walks tiles in order, keeping (image, tile row, tile column) without divisions."""
+
+    def __init__(self, asm: Assembler, args: Arguments, start: Value) -> None:
+        tiles_h, tiles_w = args.load("tiles_h", "tiles_w")
+        self.asm = asm
+        self.args = args
+        self.state = {
+            "n": start // (tiles_h * tiles_w),
+            "row": start // tiles_w % tiles_h,
+            "column": start % tiles_w,
+        }
+
+    def advance(self) -> None:
+        """Go to the next tile."""
+        asm, state = self.asm, self.state
+        column = state["column"] + 1
+        wraps = column.equals(self.args["tiles_w"])
+        row = asm.select(wraps, state["row"] + 1, state["row"])
+        ends = row.equals(self.args["tiles_h"])
+        state["column"] = asm.select(wraps, 0, column)
+        state["row"] = asm.select(ends, 0, row)
+        state["n"] = asm.select(ends, state["n"] + 1, state["n"])

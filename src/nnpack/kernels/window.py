@@ -1,0 +1,252 @@
+"""Direct convolution: pixels of output rows in the lanes, weights broadcast, no patch matrix.
+
+A task is a block of output pixels of one image and group, and a range of weight panels. It copies
+the input rows it needs once (`kernels.rows`), after which every tap of a strip of output pixels is
+one contiguous vector load: the microkernel finds them through a table of offsets. Strips run along
+*runs* of pixels that stand side by side both in the copied rows and in the output: single rows,
+or, when the copied rows are as long as those of the output, the whole block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Value
+from nnpack.kernels.convolve import StoreRows, emit_scatter_function
+from nnpack.kernels.epilogue import Epilogue, epilogue_fields
+from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
+from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
+from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.problem import EpilogueKind
+
+_FIELDS = {
+    **dict.fromkeys(("x", "weight", "y", "scratch"), "pointer"),
+    **ROW_FIELDS,
+    **dict.fromkeys(
+        (
+            "scratch_stride",
+            "table_size",
+            "groups",
+            "group_out_channels",
+            "out_height",
+            "out_width",
+            "block_rows",
+            "block_columns",
+            "flat",
+            "panels",
+            "chunk_panels",
+            "x_n",
+            "y_n",
+            "y_c",
+            "y_h",
+            "y_w",
+        ),
+        "index",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class WindowConvolution:
+    """The stage ``y[n, k, i, j] = epilogue(sum weight[k, c, r, s] * x[n, c, i sh + r dh - top, ...])``.
+
+    ``scattered``: pixels of an output row are ``y_w`` apart, else side by side.
+    ``stride_w``: the horizontal stride, or None when it is only known at run time.
+    """
+
+    tile: GemmTile
+    scattered: bool
+    stride_w: int | None
+    epilogue: EpilogueKind
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return {**_FIELDS, **epilogue_fields(self.epilogue)}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        _Emitter(asm, self).emit()
+
+
+@dataclass(frozen=True)
+class _Strip:
+    """Where a strip goes: its first channel's plane, how many channels, which pixels."""
+
+    y: Value
+    channel: Value
+    channels: Value
+    pixel: Value
+    pixels: Value
+
+    @property
+    def words(self) -> tuple[Value, ...]:
+        return self.y, self.channel, self.channels, self.pixel, self.pixels
+
+
+class _Emitter:
+    def __init__(self, asm: Assembler, kernel: WindowConvolution) -> None:
+        self.asm = asm
+        self.kernel = kernel
+        self.width = kernel.tile.nv * asm.lanes
+        # Tiles by number of vectors: the last strip of a run may need fewer.
+        self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in range(1, kernel.tile.nv + 1)]
+
+    def emit(self) -> None:
+        if self.kernel.scattered:
+            emit_scatter_function(self.asm, self.kernel.fields)
+        for tile in self.tiles:
+            self._emit_tile_function(tile)
+        self._emit_copy_function()
+        self._emit_stage()
+
+    def _emit_copy_function(self) -> None:
+        asm, kernel = self.asm, self.kernel
+        region = dict.fromkeys(("row", "rows", "column", "columns"), "index")
+        with asm.function(
+            "copy", block="pointer", x="pointer", table="pointer", to="pointer", **region
+        ) as (block, x, table, to, *words):
+            args = Arguments(asm, block, kernel.fields)
+            emit_tap_table(asm, args, table)
+            emit_copy_rows(asm, args, kernel.stride_w, x, to, Region(*words))
+
+    def _emit_stage(self) -> None:
+        asm = self.asm
+        with emit_stage(asm, self.kernel.fields) as (args, first, last, worker):
+            scratch = args["scratch"] + worker * args["scratch_stride"]
+            chunks = asm.ceil_div(args["panels"], args["chunk_panels"])
+            state = {"copied": asm.index(-1)}
+            with asm.loop(last, start=first, carry=state) as task:
+                block = task // chunks
+                self._emit_block(args, block, task % chunks, scratch, state["copied"])
+                state["copied"] = block
+
+    def _emit_block(
+        self, args: Arguments, block: Value, chunk: Value, scratch: Value, copied: Value
+    ) -> None:
+        """One task; copies rows unless the task before was of the same block."""
+        asm = self.asm
+        image, region = _place_of(asm, args, block)
+        n, group = image // args["groups"], image % args["groups"]
+        x = args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"]
+        y = args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"]
+        rows = scratch + args["table_size"]
+        with asm.when(block.equals(copied).equals(0)):
+            asm.call("copy", args.block, x, scratch, rows, *region.words)
+        self._emit_panels(args, scratch, rows, y, group, chunk, region)
+
+    def _emit_panels(
+        self,
+        args: Arguments,
+        table: Value,
+        rows: Value,
+        y: Value,
+        group: Value,
+        chunk: Value,
+        region: Region,
+    ) -> None:
+        """All runs of the block times the panels of the chunk."""
+        asm, mr = self.asm, self.kernel.tile.mr
+        panels, out_channels, flat = args.load("panels", "group_out_channels", "flat")
+        depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+        first_panel = chunk * args["chunk_panels"]
+        last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
+        is_flat = asm.compare(">", flat, 0)
+        runs = asm.select(is_flat, asm.index(1), region.rows)
+        length = asm.select(is_flat, region.rows * region.columns, region.columns)
+        pixel = region.row * self._row_step(args) + region.column
+        with asm.loop(last_panel, start=first_panel) as panel:
+            weight = args["weight"] + (group * panels + panel) * depth * mr
+            channel = panel * mr
+            channels = asm.minimum(out_channels - channel, mr)
+            out, number = y + channel * args["y_c"], channel + group * out_channels
+            strip = _Strip(out, number, channels, pixel, length)
+            with asm.loop(runs) as run:
+                self._emit_run(args, weight, table, rows, strip, run)
+
+    def _row_step(self, args: Arguments) -> Value:
+        """Pixels from one output row to the next: counted, if they are scattered when stored."""
+        return args["out_width"] if self.kernel.scattered else args["y_h"]
+
+    def _emit_run(
+        self, args: Arguments, weight: Value, table: Value, rows: Value, all_: _Strip, run: Value
+    ) -> None:
+        """The strips of one run."""
+        asm = self.asm
+        source = rows + run * args["pitch"]
+        pixel = all_.pixel + run * self._row_step(args)
+        with asm.loop(all_.pixels, step=self.width) as offset:
+            size = asm.minimum(all_.pixels - offset, self.width)
+            strip = _Strip(all_.y, all_.channel, all_.channels, pixel + offset, size)
+            for tile in self.tiles:
+                above = asm.compare(">", size, (tile.nv - 1) * asm.lanes)
+                with asm.when(above & asm.compare("<=", size, tile.nv * asm.lanes)):
+                    words = (args.block, weight, table, source + offset, *strip.words)
+                    asm.call(f"tile{tile.nv}", *words)
+
+    def _emit_tile_function(self, tile: GemmTile) -> None:
+        asm, kernel = self.asm, self.kernel
+        with asm.function(
+            f"tile{tile.nv}",
+            block="pointer",
+            weight="pointer",
+            table="pointer",
+            rows="pointer",
+            y="pointer",
+            channel="index",
+            channels="index",
+            pixel="index",
+            pixels="index",
+        ) as (block, weight, table, rows, *words):
+            args = Arguments(asm, block, kernel.fields)
+            depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+            acc = emit_product(asm, tile, depth, Panel(weight, tile.mr), Indirect(rows, table))
+            self._emit_store(args, tile, acc, _Strip(*words))
+
+    def _emit_store(
+        self, args: Arguments, tile: GemmTile, acc: Accumulators, strip: _Strip
+    ) -> None:
+        """Store a whole tile without masks, any other with them."""
+        asm = self.asm
+        if self.kernel.scattered:
+            self._emit_store_part(args, tile, acc, strip)
+            return
+        whole = strip.channels.equals(tile.mr) & strip.pixels.equals(tile.nv * asm.lanes)
+        with asm.when(whole):
+            epilogue, y_c = Epilogue(asm, self.kernel.epilogue, args), args["y_c"]
+            for i in range(tile.mr):
+                terms = epilogue.of_channel(strip.channel + i)
+                row = strip.y + strip.pixel + i * y_c
+                for j in range(tile.nv):
+                    asm.store(epilogue(acc[i, j], terms), row, j * asm.lanes)
+        with asm.when(whole.equals(0)):
+            self._emit_store_part(args, tile, acc, strip)
+
+    def _emit_store_part(
+        self, args: Arguments, tile: GemmTile, acc: Accumulators, strip: _Strip
+    ) -> None:
+        asm = self.asm
+        epilogue, y_c = Epilogue(asm, self.kernel.epilogue, args), args["y_c"]
+        store = StoreRows(asm, not self.kernel.scattered, args, strip.pixel, strip.pixels)
+        for i in range(tile.mr):
+            with asm.when(asm.compare(">", strip.channels, i)):
+                terms = epilogue.of_channel(strip.channel + i)
+                for j in range(tile.nv):
+                    store.store(epilogue(acc[i, j], terms), strip.y + i * y_c, j * asm.lanes)
+
+
+def _place_of(asm: Assembler, args: Arguments, block: Value) -> tuple[Value, Region]:
+    """The image (group by group) and the output pixels of a block."""
+    block_rows, block_columns = args.load("block_rows", "block_columns")
+    out_height, out_width = args.load("out_height", "out_width")
+    across = asm.ceil_div(out_width, block_columns)
+    blocks = asm.ceil_div(out_height, block_rows) * across
+    place = block % blocks
+    row, column = place // across * block_rows, place % across * block_columns
+    region = Region(
+        row,
+        asm.minimum(block_rows, out_height - row),
+        column,
+        asm.minimum(block_columns, out_width - column),
+    )
+    return block // blocks, region

@@ -1,0 +1,254 @@
+"""The input side of Winograd convolution: V = B^T d B, channels in the lanes.
+
+A tile reads every ``step``-th row and column of the image, ``step`` being the stride or the
+dilation of the convolution:
+
+* *stride* s: tap p = s q + phase of a kernel sees ``x[s (i + q) + phase]``, so the convolution is one
+  of stride 1 over s * s phase images, which count as channels: a lane stands for a channel and a
+  phase (its *virtual channel* v = phase * C + c), and its pointer carries the phase.
+* *dilation* d: outputs i = d j + phase see inputs of one phase only, so each image falls into d * d
+  images of its own, which are walked like images of the batch.
+"""
+
+from __future__ import annotations
+
+from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.tiles import TileWalk
+from nnpack.kernels.transform import emit_program
+from nnpack.kernels.transpose import emit_load_transposed, padded_columns
+from nnpack.kernels.winograd_shape import TileShape
+from nnpack.maths.program import linear_program
+
+
+class InputTransform:
+    """Emits ``transform_input`` for a block of tiles and channel blocks first .. last."""
+
+    def __init__(self, asm: Assembler, shape: TileShape, fields: Fields) -> None:
+        self.asm = asm
+        self.shape = shape
+        self.fields = fields
+        self.t_h, self.t_w = shape.t
+        lanes = asm.lanes
+        # Columns are loaded with those between them, a register's width at a time, if few lie
+        # between; otherwise each is gathered.
+        step = shape.column_step
+        self.span = 0 if step is None else (self.t_w - 1) * step + 1
+        starts = range(0, self.span, lanes)
+        self.chunks = [(q, padded_columns(min(lanes, self.span - q), lanes)) for q in starts]
+        self.reach = max((q + width for q, width in self.chunks), default=0)
+
+    def emit(self) -> None:
+        """Define the function."""
+        asm, lanes = self.asm, self.asm.lanes
+        with asm.function(
+            "transform_input",
+            block="pointer",
+            x="pointer",
+            v="pointer",
+            start="index",
+            count="index",
+            first="index",
+            last="index",
+        ) as (block, x, v, start, count, first, last):
+            args = Arguments(asm, block, self.fields)
+            channels = _VirtualChannels(asm, args, self.shape.strided)
+            buffer = asm.local_floats(self.t_h * self.t_w * lanes)
+            with asm.loop(last, start=first) as c:
+                channels.emit_tables(c)
+                walk = TileWalk(asm, args, start)
+                with asm.loop(count, carry=walk.state) as tile:
+                    image, phase_h, phase_w = self._image(args, walk, x)
+                    top = walk.state["row"] * self.shape.m[0] * args["step_h"]
+                    left = walk.state["column"] * self.shape.m[1] * args["step_w"]
+                    corner = top + phase_h - args["pad_top"], left + phase_w - args["pad_left"]
+                    self._emit_tile(args, image, corner, channels, buffer)
+                    place = v + (c * args["block_tiles"] + tile) * lanes
+                    self._emit_columns(args, buffer, place)
+                    walk.advance()
+
+    def _image(
+        self, args: Arguments, walk: TileWalk, x: Value
+    ) -> tuple[Value, Index, Index]:
+        """The image of a tile and, for dilated convolutions, its phase in that image."""
+        n = walk.state["n"]
+        if not self.shape.dilated:
+            return x + n * args["x_n"], 0, 0
+        step_h, step_w = args.load("step_h", "step_w")
+        image = x + n // (step_h * step_w) * args["x_n"]
+        return image, n // step_w % step_h, n % step_w
+
+    def _emit_tile(
+        self,
+        args: Arguments,
+        image: Value,
+        corner: tuple[Value, Value],
+        channels: _VirtualChannels,
+        buffer: Value,
+    ) -> None:
+        """``buffer[i][j] = (d B)[i][j]`` for one tile, with zeros for what is in the padding."""
+        asm = self.asm
+        top, left = corner
+        height, width, step_h = args.load("height", "width", "step_h")
+        bottom = top + (self.t_h - 1) * step_h + channels.most_rows
+        right = left + self._reach(args) + channels.most_columns
+        inside = (
+            asm.compare(">=", top, 0)
+            & asm.compare("<", bottom, height)
+            & asm.compare(">=", left, 0)
+            & asm.compare("<=", right, width)
+        )
+        start = image + top * args["x_h"] + left
+        with asm.when(inside), asm.loop(self.t_h) as i:
+            row = start + i * step_h * args["x_h"]
+            target = buffer + i * (self.t_w * asm.lanes)
+            self._emit_row(args, row, channels, None, target)
+        with asm.when(inside.equals(0)), asm.loop(self.t_h) as i:
+            row = start + i * step_h * args["x_h"]
+            target = buffer + i * (self.t_w * asm.lanes)
+            bounds = _Bounds(asm, args, top + i * step_h, left)
+            self._emit_row(args, row, channels, bounds, target)
+
+    def _reach(self, args: Arguments) -> Index:
+        """Columns that a row of a tile reads, from its first."""
+        if self.shape.column_step is not None:
+            return self.reach
+        return args["step_w"] * (self.t_w - 1) + 1
+
+    def _emit_row(
+        self,
+        args: Arguments,
+        row: Value,
+        channels: _VirtualChannels,
+        bounds: _Bounds | None,
+        target: Value,
+    ) -> None:
+        """Load one row of a tile, channels turned into the lanes, and transform it along w."""
+        asm, step = self.asm, self.shape.column_step
+        if step is None:
+            columns = [
+                channels.gather(row, args["step_w"] * j, bounds) for j in range(self.t_w)
+            ]
+        else:
+            loaded: list[Value] = []
+            for q, width in self.chunks:
+                loaded += self._emit_load(row, q, width, channels, bounds)
+            columns = loaded[: self.span : step]
+        program = linear_program(self.shape.columns.input)
+        for j, value in enumerate(emit_program(asm, program, columns)):
+            asm.store(value, target, j * asm.lanes)
+
+    def _emit_load(
+        self, row: Value, q: int, width: int, channels: _VirtualChannels, bounds: _Bounds | None
+    ) -> list[Value]:
+        """Columns q .. q + width of a row, one vector each."""
+        asm = self.asm
+        shared: Mask = None
+        if bounds is not None and not self.shape.strided:
+            shared = bounds.mask(0, 0, q, width)
+
+        def load_row(lane: int, width: int) -> Value:
+            mask = shared
+            if bounds is not None and self.shape.strided:
+                mask = bounds.mask(channels.row(lane), channels.column(lane), q, width)
+            return asm.load(row + channels.offset(lane), q, mask=mask, lanes=width)
+
+        return emit_load_transposed(asm, width, load_row)
+
+    def _emit_columns(self, args: Arguments, buffer: Value, place: Value) -> None:
+        """``V[i * t_w + j] = (B^T buffer)[i][j]``."""
+        asm, lanes = self.asm, self.asm.lanes
+        program = linear_program(self.shape.rows.input)
+        stride = args["v_f"]
+        with asm.loop(self.t_w) as j:
+            source = buffer + j * lanes
+            column = [asm.load(source, i * self.t_w * lanes) for i in range(self.t_h)]
+            target = place + j * stride
+            for i, value in enumerate(emit_program(asm, program, column)):
+                asm.store(value, target + (i * self.t_w) * stride)
+
+
+class _Bounds:
+    """What of a row of a tile lies inside the image: the row starts at (top, left)."""
+
+    def __init__(self, asm: Assembler, args: Arguments, top: Value, left: Value) -> None:
+        self.asm = asm
+        self.height, self.width = args.load("height", "width")
+        self.top = top
+        self.left = left
+
+    def mask(self, row: Index, column: Index, q: int, width: int) -> Value:
+        """Columns q .. q + width, shifted by the phase (row, column) of a virtual channel."""
+        asm = self.asm
+        y, left = asm.add(self.top, row), asm.add(self.left, column)
+        exists = asm.compare(">=", y, 0) & asm.compare("<", y, self.height)
+        end = asm.select(exists, self.width - left, 0)
+        return asm.lanes_between(0 - left - q, end - q, width)
+
+
+class _VirtualChannels:
+    """Tables of the virtual channels in the lanes: offset in an image, and phase (row, column).
+
+    Beyond the last channel the last one stands again: what is read twice meets weights of zero.
+    """
+
+    def __init__(self, asm: Assembler, args: Arguments, strided: bool) -> None:
+        self.asm = asm
+        self.args = args
+        self.strided = strided
+        self._offsets = asm.local_words(asm.lanes)
+        self._phases = asm.local_words(2 * asm.lanes) if strided else self._offsets
+        self.most_rows: Index = args["step_h"] - 1 if strided else 0
+        self.most_columns: Index = args["step_w"] - 1 if strided else 0
+
+    def emit_tables(self, block: Value) -> None:
+        """Fill the tables for one block of channels."""
+        asm, args, lanes = self.asm, self.args, self.asm.lanes
+        last = args["depth"] - 1
+        with asm.loop(lanes) as lane:
+            virtual = asm.minimum(last, block * lanes + lane)
+            offset = virtual * args["x_c"]
+            if self.strided:
+                channels, step_w = args.load("channels", "step_w")
+                phase = virtual // channels
+                row, column = phase // step_w, phase % step_w
+                offset = virtual % channels * args["x_c"] + row * args["x_h"] + column
+                asm.store_index(row, self._phases, lane)
+                asm.store_index(column, self._phases, lane + lanes)
+            asm.store_index(offset, self._offsets, lane)
+
+    def offset(self, lane: Index) -> Value:
+        """Where the channel of a lane stands, from the start of the tile."""
+        return self.asm.load_index(self._offsets, lane)
+
+    def row(self, lane: int) -> Value:
+        """The row phase of a lane."""
+        return self.asm.load_index(self._phases, lane)
+
+    def column(self, lane: int) -> Value:
+        """The column phase of a lane."""
+        return self.asm.load_index(self._phases, lane + self.asm.lanes)
+
+    def gather(self, row: Value, column: Value, bounds: _Bounds | None) -> Value:
+        """One column of all lanes, by single loads (for steps with much between the columns)."""
+        asm, lanes = self.asm, self.asm.lanes
+        buffer = asm.local_floats(lanes)
+        asm.store(asm.zeros(), buffer)
+        with asm.loop(lanes) as lane:
+            source = row + self.offset(lane) + column
+            if bounds is None:
+                asm.store(asm.load_float(source), buffer, lane)
+            else:
+                y, x = bounds.top, bounds.left + column
+                if self.strided:
+                    y = y + asm.load_index(self._phases, lane)
+                    x = x + asm.load_index(self._phases, lane + lanes)
+                inside = (
+                    asm.compare(">=", y, 0)
+                    & asm.compare("<", y, bounds.height)
+                    & asm.compare(">=", x, 0)
+                    & asm.compare("<", x, bounds.width)
+                )
+                with asm.when(inside):
+                    asm.store(asm.load_float(source), buffer, lane)
+        return asm.load(buffer)

@@ -1,0 +1,173 @@
+"""The output side of Winograd convolution: y = epilogue(A^T M A), turned back into rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Value
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue
+from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.tiles import TileWalk
+from nnpack.kernels.transform import emit_program
+from nnpack.kernels.transpose import emit_rows
+from nnpack.kernels.winograd_shape import TileShape
+from nnpack.maths.program import linear_program
+from nnpack.problem import EpilogueKind
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """One vector of output channels: how many there are, their epilogue, offsets of their planes."""
+
+    count: Value
+    epilogue: Epilogue
+    terms: ChannelTerms
+    offsets: Value
+
+
+class OutputTransform:
+    """Emits ``transform_output`` for a block of tiles and panels first .. last."""
+
+    def __init__(
+        self, asm: Assembler, shape: TileShape, fields: Fields, nv: int, kind: EpilogueKind
+    ) -> None:
+        self.asm = asm
+        self.shape = shape
+        self.fields = fields
+        self.nv = nv
+        self.kind = kind
+        self.t_h, self.t_w = shape.t
+        self.m_h, self.m_w = shape.m
+
+    def emit(self) -> None:
+        """Define the function."""
+        asm, lanes = self.asm, self.asm.lanes
+        with asm.function(
+            "transform_output",
+            block="pointer",
+            m="pointer",
+            y="pointer",
+            group="index",
+            start="index",
+            count="index",
+            first="index",
+            last="index",
+        ) as (block, m, y, group, start, count, first, last):
+            args = Arguments(asm, block, self.fields)
+            epilogue = Epilogue(asm, self.kind, args)
+            offsets, buffer = asm.local_words(lanes), asm.local_floats(self.m_h * self.t_w * lanes)
+            for lane in range(lanes):
+                asm.store_index(args["y_c"] * lane, offsets, lane)
+            vectors = asm.ceil_div(args["group_out_channels"], lanes)
+            with asm.loop(asm.minimum(last * self.nv, vectors), start=first * self.nv) as k:
+                channels = self._channels(args, epilogue, group, k * lanes, offsets)
+                plane = y + k * lanes * args["y_c"]
+                source = m + (k - first * self.nv) * args["block_tiles"] * lanes
+                walk = TileWalk(asm, args, start)
+                with asm.loop(count, carry=walk.state) as tile:
+                    self._emit_columns(args, source + tile * lanes, buffer)
+                    self._emit_tile(args, walk, plane, channels, buffer)
+                    walk.advance()
+
+    def _channels(
+        self, args: Arguments, epilogue: Epilogue, group: Value, channel: Value, offsets: Value
+    ) -> _Channels:
+        asm = self.asm
+        count = asm.minimum(args["group_out_channels"] - channel, asm.lanes)
+        first = group * args["group_out_channels"] + channel
+        terms = epilogue.of_lanes(first, asm.lanes_below(count))
+        return _Channels(count, epilogue, terms, offsets)
+
+    def _emit_columns(self, args: Arguments, source: Value, buffer: Value) -> None:
+        """``buffer[i][j] = (A^T M)[i][j]``."""
+        asm, lanes = self.asm, self.asm.lanes
+        program = linear_program(self.shape.rows.output)
+        stride = args["m_f"]
+        with asm.loop(self.t_w) as j:
+            place = source + j * stride
+            column = [asm.load(place + (i * self.t_w) * stride) for i in range(self.t_h)]
+            for i, value in enumerate(emit_program(asm, program, column)):
+                asm.store(value, buffer + j * lanes, i * self.t_w * lanes)
+
+    def _emit_tile(
+        self, args: Arguments, walk: TileWalk, plane: Value, channels: _Channels, buffer: Value
+    ) -> None:
+        """Store the rows of one tile, as far as there are rows, columns and channels."""
+        asm, lanes = self.asm, self.asm.lanes
+        place = self._place(args, walk, plane)
+        columns = place.columns
+        full = asm.compare(">=", columns, self.m_w) & channels.count.equals(lanes)
+        with asm.when(full), asm.loop(place.rows) as i:
+            for lane, q, value in self._emit_row(buffer, i, channels):
+                target = place.row(i) + asm.load_index(channels.offsets, lane)
+                if self.shape.scattered:
+                    self._emit_scatter(args, value, target, q, min(lanes, self.m_w - q))
+                else:
+                    asm.store_first(value, min(lanes, self.m_w - q), target, q)
+        with asm.when(full.equals(0)), asm.loop(place.rows) as i:
+            for lane, q, value in self._emit_row(buffer, i, channels):
+                with asm.when(asm.compare(">", channels.count, lane)):
+                    target = place.row(i) + asm.load_index(channels.offsets, lane)
+                    count = asm.minimum(columns, self.m_w) - q
+                    if self.shape.scattered:
+                        self._emit_scatter(args, value, target, q, count)
+                    else:
+                        mask = asm.lanes_below(count, value.ir.type.count)
+                        asm.store(value, target, q, mask=mask)
+
+    def _place(self, args: Arguments, walk: TileWalk, plane: Value) -> _Place:
+        """Where a tile goes: outputs of a dilated image stand its steps apart."""
+        asm, n = self.asm, walk.state["n"]
+        top, left = walk.state["row"] * self.m_h, walk.state["column"] * self.m_w
+        height, width, y_h, y_w = args.load("out_height", "out_width", "y_h", "y_w")
+        if self.shape.dilated:
+            step_h, step_w = args.load("step_h", "step_w")
+            phase_h, phase_w = n // step_w % step_h, n % step_w
+            height = asm.ceil_div(height - phase_h + step_h, step_h) - 1
+            width = asm.ceil_div(width - phase_w + step_w, step_w) - 1
+            plane = plane + phase_h * y_h + phase_w * y_w
+            y_h, y_w, n = y_h * step_h, y_w * step_w, n // (step_h * step_w)
+        corner = plane + n * args["y_n"] + top * y_h + left * y_w
+        rows = asm.minimum(height - top, self.m_h)
+        return _Place(corner, y_h, asm.maximum(rows, 0), asm.maximum(width - left, 0))
+
+    def _emit_scatter(
+        self, args: Arguments, value: Value, target: Value, q: int, count: Value | int
+    ) -> None:
+        """Store the first ``count`` lanes, each a step behind the other."""
+        asm = self.asm
+        step = args["y_w"] * args["step_w"] if self.shape.dilated else args["y_w"]
+        buffer = asm.local_floats(value.ir.type.count)
+        asm.store(value, buffer)
+        with asm.loop(count) as lane:
+            asm.store(asm.load_float(buffer, lane), target + (lane + q) * step)
+
+    def _emit_row(
+        self, buffer: Value, i: Value, channels: _Channels
+    ) -> list[tuple[int, int, Value]]:
+        """One row of outputs: (lane, first column, values) for every channel."""
+        asm, lanes = self.asm, self.asm.lanes
+        source = buffer + i * (self.t_w * lanes)
+        program = linear_program(self.shape.columns.output)
+        row = [asm.load(source, j * lanes) for j in range(self.t_w)]
+        values = emit_program(asm, program, row)
+        columns = [channels.epilogue(value, channels.terms) for value in values]
+        result = []
+        for q in range(0, self.m_w, lanes):
+            turned = emit_rows(asm, columns[q : q + lanes])
+            result += [(lane, q, value) for lane, value in turned]
+        return result
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile's outputs go: first element, row stride, rows and columns that exist."""
+
+    corner: Value
+    y_h: Value
+    rows: Value
+    columns: Value
+
+    def row(self, i: Value) -> Value:
+        """The first element of row i."""
+        return self.corner + i * self.y_h

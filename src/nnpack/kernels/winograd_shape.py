@@ -1,0 +1,45 @@
+"""The shape of a Winograd tile: F(mh x mw, rh x rw), and what of an image it reads and writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnpack.maths.cook_toom import CookToom, cook_toom
+
+
+@dataclass(frozen=True)
+class TileShape:
+    """F(mh x mw, rh x rw): outputs and taps of a tile in each direction.
+
+    ``column_step``: columns of the image from one column of a tile to the next, None when only
+    known at run time. ``strided``: steps are strides, of which all phases count as channels.
+    ``dilated``: steps are dilations, each phase of which is an image of its own. ``scattered``: the
+    columns of the output are not one behind the other.
+    """
+
+    m: tuple[int, int]
+    r: tuple[int, int]
+    column_step: int | None = 1
+    strided: bool = False
+    dilated: bool = False
+    scattered: bool = False
+
+    @property
+    def rows(self) -> CookToom:
+        """The transforms along h."""
+        return cook_toom(self.m[0], self.r[0])
+
+    @property
+    def columns(self) -> CookToom:
+        """The transforms along w."""
+        return cook_toom(self.m[1], self.r[1])
+
+    @property
+    def t(self) -> tuple[int, int]:
+        """Inputs of a tile in each direction."""
+        return self.m[0] + self.r[0] - 1, self.m[1] + self.r[1] - 1
+
+    @property
+    def frequencies(self) -> int:
+        """Products a tile, channel and output channel."""
+        return self.t[0] * self.t[1]
