@@ -8,6 +8,7 @@ program takes no lock.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
@@ -19,10 +20,12 @@ from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.codegen.target import host_target
 from nnpack.execution import Program
 from nnpack.functional import element_strides, optional_vector, with_unit_column_stride
-from nnpack.plan import WeightFormat
+from nnpack.kernels.stage import PHASES
+from nnpack.plan import WeightFormat, profiled
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
 from nnpack.runtime.memory import address, empty_output
+from nnpack.runtime.profile import Profile, counter_frequency
 from nnpack.settings import get_num_threads, resolve_num_threads
 
 __all__ = ["Conv2d", "ConvTranspose2d"]
@@ -125,6 +128,29 @@ class _ConvolutionLayer:
         problem = self._problem(self._weights, tuple(x_shape), None)
         threads = self._threads or get_num_threads()
         return explain(problem, self._algorithm, host_target(), threads)
+
+    def profile(self, x: object) -> Profile:
+        """Run on ``x`` with kernels that time their phases; the second of two runs counts."""
+        x = with_unit_column_stride(as_float32("x", x, 4))
+        weights = self._weights
+        prepared = self._prepare(weights, x)
+        phases = np.zeros(len(PHASES), np.int64)
+        seconds = 0.0
+        if prepared.program is not None:
+            threads, target = self._threads or get_num_threads(), host_target()
+            problem = self._problem(weights, x.shape, x)
+            plan = profiled(make_plan(problem, self._algorithm, target, threads))
+            program = Program(plan.stages, target, threads, plan.workspace_bytes)
+            y = empty_output(prepared.y_shape)
+            words = {"x": address(x), "y": address(y), "profile": address(phases)}
+            program.run({**prepared.addresses, **words})
+            phases[:] = 0
+            start = time.perf_counter()
+            program.run({**prepared.addresses, **words})
+            seconds = time.perf_counter() - start
+        ticks = counter_frequency(host_target())
+        found = {name: int(n) / ticks for name, n in zip(PHASES, phases, strict=True) if n}
+        return Profile(seconds, found)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -15,7 +15,7 @@ from nnpack.codegen.assembler import Assembler, Index, Value
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
 from nnpack.kernels.packing import PATCH_FIELDS, emit_pack_patches
-from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.transpose import emit_rows
 from nnpack.problem import EpilogueKind
 
@@ -63,11 +63,12 @@ class GemmConvolution:
     dense: bool
     stride_w: int | None
     epilogue: EpilogueKind
+    profile: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**_FIELDS, **epilogue_fields(self.epilogue)}
+        return {**_FIELDS, **epilogue_fields(self.epilogue), **profile_fields(self.profile)}
 
     def strip(self, lanes: int) -> int:
         """Pixels in a strip."""
@@ -124,6 +125,7 @@ class _Emitter:
     ) -> None:
         """One task; packs unless the task before was of the same block."""
         asm = self.asm
+        timer = PhaseTimer(args, self.kernel.profile)
         pixels, block_pixels, groups = args.load("pixels", "block_pixels", "groups")
         blocks = asm.ceil_div(pixels, block_pixels)
         image = block // blocks
@@ -133,10 +135,11 @@ class _Emitter:
         x = args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"]
         y = args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"]
         if self.kernel.packed:
-            with asm.when(block.equals(packed).equals(0)):
+            with asm.when(block.equals(packed).equals(0)), timer.phase("packing"):
                 asm.call("pack", args.block, x, scratch, start, count)
         patches = scratch if self.kernel.packed else x
-        self._emit_panels(args, patches, y, group, chunk, start, count)
+        with timer.phase("multiplication"):
+            self._emit_panels(args, patches, y, group, chunk, start, count)
 
     def _emit_panels(
         self,
