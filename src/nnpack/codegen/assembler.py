@@ -142,7 +142,7 @@ class Assembler:
 
     def call_address(self, address: Value, *arguments: Operand, returns: bool = False) -> Value:
         """Call a C function at ``address``, all of whose arguments are pointers or indices."""
-        values = [self.constant(a, I64) if isinstance(a, int) else a.ir for a in arguments]
+        values = [a.ir if isinstance(a, Value) else self.constant(a, I64) for a in arguments]
         result = I64 if returns else ir.VoidType()
         kind = ir.FunctionType(result, [v.type for v in values])
         function = self.builder.inttoptr(address.ir, ir.PointerType())
