@@ -9,11 +9,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import os
-import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nnpack.codegen import cache
+from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target
 from nnpack.errors import CompilationError
 
@@ -32,16 +31,8 @@ class Specification(Protocol):
 
 ENTRY = "nnpack_kernel"
 
-# LLVM runs under one lock: two threads compiling at once are slower than one after the other.
-# The lock is held across fork, so that a child never inherits LLVM in the middle of something.
-_lock = threading.RLock()
 _addresses: dict[tuple[Any, Target], int] = {}
 _names = itertools.count()
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-    )
 
 
 def compile_kernel(specification: Specification, target: Target) -> int:
@@ -52,7 +43,7 @@ def compile_kernel(specification: Specification, target: Target) -> int:
     address = _addresses.get((specification, target))
     if address is not None:
         return address
-    with _lock:
+    with llvm_lock:
         key = (specification, target)
         if key not in _addresses:
             _addresses[key] = _load(specification, target)
@@ -98,7 +89,7 @@ def _translate(specification: Specification, target: Target, how: str) -> Any:
     import llvmlite.binding as llvm
 
     text = emit_module(specification, target)
-    with _lock:
+    with llvm_lock:
         try:
             module = llvm.parse_assembly(text)
             return getattr(_target_machine(target), how)(module)

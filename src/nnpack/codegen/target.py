@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from nnpack.codegen.lock import llvm_lock
 from nnpack.errors import SettingsError
 from nnpack.settings import get_settings
 
@@ -115,15 +116,16 @@ def choose_target(forced: str | None, runnable: Sequence[Target]) -> Target:
 @functools.cache
 def runnable_targets() -> tuple[Target, ...]:
     """The targets this machine runs, best first."""
-    import llvmlite.binding as llvm
+    with llvm_lock:
+        import llvmlite.binding as llvm
 
-    return targets_of_machine(
-        platform.machine(),
-        _host_features(),
-        triple=llvm.get_process_triple(),
-        cpu=llvm.get_host_cpu_name(),
-        caches=host_caches(),
-    )
+        return targets_of_machine(
+            platform.machine(),
+            _host_features(),
+            triple=llvm.get_process_triple(),
+            cpu=llvm.get_host_cpu_name(),
+            caches=host_caches(),
+        )
 
 
 def targets_of_machine(
