@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nnpack.algorithms.base import Algorithm
+from nnpack.algorithms.direct import Direct
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
 from nnpack.algorithms.pointwise import Pointwise
 from nnpack.algorithms.winograd import WinogradAlgorithm
@@ -14,6 +15,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     WinogradAlgorithm(2),
     WinogradAlgorithm(4),
     WinogradAlgorithm(6),
+    Direct(),
     ImplicitGemm(),
 )
 

@@ -89,68 +89,89 @@ def emit_copy_rows(
 ) -> None:
     """Copy the input of an output region, all phases of all channels of the image at ``x``.
 
-    Rows are copied in whole vectors in the order in which they stand: what a row writes beyond
-    its end, the next one overwrites. ``stride_w`` is the horizontal stride where it is known.
+    ``stride_w`` is the horizontal stride where it is known. Up to a vector beyond the end of the
+    last plane is written.
     """
-    stride_h, dilation_h, modulus_h = args.load("stride_h", "dilation_h", "modulus_h")
+    dilation_h, modulus_h = args.load("dilation_h", "modulus_h")
     state = {"x": x, "to": to}
     with asm.loop(args["channels"], carry=state):
         with asm.loop(args["phases_h"], carry=state) as p:
-            in_row = region.row * stride_h + p * dilation_h % modulus_h - args["pad_top"]
+            rows = _Span(
+                asm,
+                region.row * args["stride_h"] + p * dilation_h % modulus_h - args["pad_top"],
+                region.rows + args["halo_h"],
+                args["stride_h"],
+                args["height"],
+            )
             with asm.loop(args["phases_w"], carry=state) as q:
-                columns = _Columns(asm, args, stride_w, region, q)
-                _emit_copy_plane(asm, args, columns, state, in_row, region.rows)
+                columns = _columns(asm, args, stride_w, region, q)
+                _emit_copy_plane(asm, args, rows, columns, state["x"], state["to"])
                 state["to"] = state["to"] + args["plane"]
         state["x"] = state["x"] + args["x_c"]
 
 
-class _Columns:
-    """The columns of one horizontal phase: pixel l is column ``first + l * stride`` of the image."""
+class _Span:
+    """Places ``first + l * stride`` for 0 <= l < count, of which low <= l < high are inside."""
 
     def __init__(
-        self, asm: Assembler, args: Arguments, stride_w: int | None, region: Region, phase: Value
+        self, asm: Assembler, first: Value, count: Value, stride: Index, extent: Value
     ) -> None:
-        self.stride: Index = args["stride_w"] if stride_w is None else stride_w
-        place = phase * args["dilation_w"] % args["modulus_w"]
-        self.first = region.column * self.stride + place - args["pad_left"]
-        self.count = region.columns + args["halo_w"]
-        # Pixels low <= l < high are inside the image.
-        self.low = asm.ceil_div(asm.maximum(0 - self.first, 0), self.stride)
-        self.high = asm.ceil_div(asm.maximum(args["width"] - self.first, 0), self.stride)
+        self.first = first
+        self.count = count
+        self.stride = stride
+        self.low = asm.minimum(asm.ceil_div(asm.maximum(0 - first, 0), stride), count)
+        high = asm.minimum(asm.ceil_div(asm.maximum(extent - first, 0), stride), count)
+        self.high = asm.maximum(high, self.low)
+
+
+def _columns(
+    asm: Assembler, args: Arguments, stride_w: int | None, region: Region, phase: Value
+) -> _Span:
+    """The columns of one horizontal phase."""
+    stride: Index = args["stride_w"] if stride_w is None else stride_w
+    place = phase * args["dilation_w"] % args["modulus_w"]
+    first = region.column * stride + place - args["pad_left"]
+    return _Span(asm, first, region.columns + args["halo_w"], stride, args["width"])
 
 
 def _emit_copy_plane(
-    asm: Assembler,
-    args: Arguments,
-    columns: _Columns,
-    state: dict[str, Value],
-    in_row: Value,
-    rows: Value,
+    asm: Assembler, args: Arguments, rows: _Span, columns: _Span, x: Value, to: Value
 ) -> None:
-    """Copy one phase of one channel, from row ``in_row`` of the image on."""
-    stride_h, x_h, pitch = args.load("stride_h", "x_h", "pitch")
-    height = args["height"]
-    inner = {"row": in_row, "to": state["to"]}
-    with asm.loop(rows + args["halo_h"], carry=inner):
-        row = inner["row"]
-        inside = asm.compare(">=", row, 0) & asm.compare("<", row, height)
-        source = state["x"] + (asm.select(inside, row, 0) * x_h + columns.first)
-        high = asm.select(inside, columns.high, 0)
-        _emit_copy_row(asm, columns, source, inner["to"], high)
-        inner["row"] = row + stride_h
-        inner["to"] = inner["to"] + pitch
+    """Copy one phase of one channel, a column of vectors at a time, the last column first.
 
-
-def _emit_copy_row(
-    asm: Assembler, columns: _Columns, source: Value, to: Value, high: Value
-) -> None:
-    """Copy vectors of one row; pixels outside ``low <= l < high`` are zero and not read."""
-    lanes = asm.lanes
-    with asm.loop(columns.count, step=lanes) as v:
-        low, end = columns.low - v, high - v
-        whole = asm.compare("<=", low, 0) & asm.compare(">=", end, lanes)
-        pixels = source + v * columns.stride
+    Whole vectors are written, and what a row writes beyond its end is the beginning of the next
+    row, which is written later.
+    """
+    lanes, pitch = asm.lanes, args["pitch"]
+    _emit_zeros(asm, to, rows.low * pitch)
+    source = x + (rows.first + rows.low * rows.stride) * args["x_h"] + columns.first
+    vectors = asm.ceil_div(columns.count, lanes)
+    with asm.loop(vectors) as n:
+        v = (vectors - 1 - n) * lanes
+        low, high = columns.low - v, columns.high - v
+        whole = asm.compare("<=", low, 0) & asm.compare(">=", high, lanes)
+        place = source + v * columns.stride, to + rows.low * pitch + v
         with asm.when(whole):
-            asm.store(StridedLoad(asm, columns.stride, None)(pixels), to, v)
+            _emit_copy_column(asm, args, rows, StridedLoad(asm, columns.stride, None), *place)
         with asm.when(whole.equals(0)):
-            asm.store(StridedLoad(asm, columns.stride, (low, end))(pixels), to, v)
+            edge = StridedLoad(asm, columns.stride, (low, high))
+            _emit_copy_column(asm, args, rows, edge, *place)
+    _emit_zeros(asm, to + rows.high * pitch, (rows.count - rows.high) * pitch)
+
+
+def _emit_copy_column(
+    asm: Assembler, args: Arguments, rows: _Span, load: StridedLoad, source: Value, to: Value
+) -> None:
+    """Copy one vector of every row inside the image."""
+    step, pitch = args["x_h"] * rows.stride, args["pitch"]
+    state = {"source": source, "to": to}
+    with asm.loop(rows.high - rows.low, carry=state):
+        asm.store(load(state["source"]), state["to"])
+        state["source"] = state["source"] + step
+        state["to"] = state["to"] + pitch
+
+
+def _emit_zeros(asm: Assembler, to: Value, count: Value) -> None:
+    """Zeros in whole vectors, ``count`` or a few more."""
+    with asm.loop(count, step=asm.lanes) as v:
+        asm.store(asm.zeros(), to, v)

@@ -16,7 +16,7 @@ from nnpack.kernels.convolve import StoreRows, emit_scatter_function
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
-from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.problem import EpilogueKind
 
 _FIELDS = {
@@ -48,7 +48,9 @@ _FIELDS = {
 
 @dataclass(frozen=True)
 class WindowConvolution:
-    """The stage ``y[n, k, i, j] = epilogue(sum weight[k, c, r, s] * x[n, c, i sh + r dh - top, ...])``.
+    """The stage ``y[n, k, i, j] = epilogue(sum weight[k, c, r, s] * x[n, c, i', j'])``.
+
+    The sum is over c, r and s; ``i' = i * sh + r * dh - top``, ``j' = j * sw + s * dw - left``.
 
     ``scattered``: pixels of an output row are ``y_w`` apart, else side by side.
     ``stride_w``: the horizontal stride, or None when it is only known at run time.
@@ -58,11 +60,12 @@ class WindowConvolution:
     scattered: bool
     stride_w: int | None
     epilogue: EpilogueKind
+    profile: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**_FIELDS, **epilogue_fields(self.epilogue)}
+        return {**_FIELDS, **epilogue_fields(self.epilogue), **profile_fields(self.profile)}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -102,9 +105,16 @@ class _Emitter:
 
     def _emit_copy_function(self) -> None:
         asm, kernel = self.asm, self.kernel
-        region = dict.fromkeys(("row", "rows", "column", "columns"), "index")
         with asm.function(
-            "copy", block="pointer", x="pointer", table="pointer", to="pointer", **region
+            "copy",
+            block="pointer",
+            x="pointer",
+            table="pointer",
+            to="pointer",
+            row="index",
+            rows="index",
+            column="index",
+            columns="index",
         ) as (block, x, table, to, *words):
             args = Arguments(asm, block, kernel.fields)
             emit_tap_table(asm, args, table)
@@ -126,14 +136,16 @@ class _Emitter:
     ) -> None:
         """One task; copies rows unless the task before was of the same block."""
         asm = self.asm
+        timer = PhaseTimer(args, self.kernel.profile)
         image, region = _place_of(asm, args, block)
         n, group = image // args["groups"], image % args["groups"]
         x = args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"]
         y = args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"]
         rows = scratch + args["table_size"]
-        with asm.when(block.equals(copied).equals(0)):
+        with asm.when(block.equals(copied).equals(0)), timer.phase("packing"):
             asm.call("copy", args.block, x, scratch, rows, *region.words)
-        self._emit_panels(args, scratch, rows, y, group, chunk, region)
+        with timer.phase("multiplication"):
+            self._emit_panels(args, scratch, rows, y, group, chunk, region)
 
     def _emit_panels(
         self,

@@ -1,0 +1,190 @@
+"""Direct convolution: pixels in the lanes, weights broadcast, input rows copied once.
+
+Made for few input channels (first layers, small groups), where packing a patch matrix costs as much
+as multiplying with it; it does any problem.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from nnpack.algorithms.base import (
+    FLOAT_BYTES,
+    Estimate,
+    ceil_div,
+    direct_error,
+    is_dense,
+    round_up,
+    store_arguments,
+    weight_arguments,
+)
+from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.gemm_tiles import relative_rate
+from nnpack.algorithms.row_layout import RowLayout, choose_layout
+from nnpack.codegen.target import Target
+from nnpack.kernels.gemm import GemmTile
+from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
+from nnpack.kernels.weights import PackWeights
+from nnpack.kernels.window import WindowConvolution
+from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.problem import Problem
+
+TASKS_PER_THREAD = 4
+INDEX_FLOATS = 2  # an index takes the room of two floats
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """A tile, the layout of the rows, and the cycles of one image and group."""
+
+    tile: GemmTile
+    layout: RowLayout
+    cycles: float
+
+
+class Direct:
+    """Direct convolution."""
+
+    name = "direct"
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """Never refuses."""
+        return None
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """The product with its edges, and one pass of copying rows."""
+        choice = _choose(problem, target, 1)
+        steps = choice.cycles * target.multiply_adds_per_cycle
+        return Estimate(product_seconds(problem, target, steps), direct_error(_depth(problem)))
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """One stage."""
+        choice = _choose(problem, target, threads)
+        tile, layout = choice.tile, choice.layout
+        depth, images = _depth(problem), problem.batch * problem.groups
+        panels = ceil_div(problem.group_out_channels, tile.mr)
+        blocks = images * layout.blocks(problem)
+        chunk = _chunk_panels(blocks, panels, threads)
+        table = round_up(INDEX_FLOATS * depth, target.lanes)
+        scratch = table + round_up(layout.scratch(problem.group_in_channels, target), 64)
+        words: dict[str, Argument] = {
+            "scratch": Slot("workspace"),
+            "scratch_stride": scratch,
+            "table_size": table,
+            "panels": panels,
+            "chunk_panels": chunk,
+        }
+        kernel = WindowConvolution(
+            tile, problem.y_strides[3] != 1, _known_stride(problem), problem.epilogue.kind
+        )
+        arguments = {**_arguments(problem), **layout.arguments(), **words}
+        width = tile.nv * target.lanes
+        return Plan(
+            algorithm=self.name,
+            stages=(Stage(kernel, blocks * ceil_div(panels, chunk), arguments),),
+            weight_format=_weight_format(problem, tile.mr, panels),
+            workspace_bytes=FLOAT_BYTES * scratch * threads,
+            threads=threads,
+            detail=f"{tile.mr}x{width} tile, {layout.block_rows} rows a task"
+            + (", side by side" if layout.flat else ""),
+        )
+
+
+def _depth(problem: Problem) -> int:
+    return problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
+
+
+def _known_stride(problem: Problem) -> int | None:
+    stride = problem.stride[1]
+    return stride if stride <= MAX_SHUFFLED_STRIDE else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
+    """The fastest tile and layout."""
+    tiles = _tile_menu(problem.group_out_channels, target)
+    flats = (False, True) if is_dense(problem) else (False,)
+    choices = [_evaluate(problem, target, tile, flat) for tile in tiles for flat in flats]
+    best = min(choices, key=lambda choice: choice.cycles)
+    if threads == 1:
+        return best
+    layout = choose_layout(
+        problem,
+        target,
+        best.tile.nv * target.lanes,
+        best.layout.flat,
+        ceil_div(problem.out_height * problem.batch * problem.groups, TASKS_PER_THREAD * threads),
+    )
+    return _Choice(best.tile, layout, best.cycles)
+
+
+def _tile_menu(channels: int, target: Target) -> list[GemmTile]:
+    """Tiles that fit the registers, one left free; for few channels they are low and wide."""
+    return [
+        tile
+        for nv in range(1, 9)
+        for mr in range(1, min(channels, target.registers) + 1)
+        if (tile := GemmTile(mr, nv)).registers(target) < target.registers
+    ]
+
+
+def _evaluate(problem: Problem, target: Target, tile: GemmTile, flat: bool) -> _Choice:
+    """Cycles of multiplying, of beginning and storing tiles, and of copying rows."""
+    strip = tile.nv * target.lanes
+    layout = choose_layout(problem, target, strip, flat, problem.out_height)
+    blocks = layout.blocks(problem)
+    columns = layout.block_columns
+    if flat:
+        length, runs = layout.block_rows * columns, blocks
+    else:
+        length, runs = columns, problem.out_height * ceil_div(problem.out_width, columns)
+    vectors, tiles = runs * ceil_div(length, target.lanes), runs * ceil_div(length, strip)
+    panels = ceil_div(problem.group_out_channels, tile.mr)
+    # A multiply-add takes 4 cycles until its sum is there for the next.
+    busy = min(1.0, tile.mr * tile.nv / (4 * target.multiply_adds_per_cycle))
+    rate = relative_rate(tile, target) * busy * target.multiply_adds_per_cycle
+    product = panels * vectors * tile.mr * _depth(problem) / rate
+    starts = panels * tiles * (30 + 1.0 * tile.mr * tile.nv)
+    rows = blocks * layout.vertical.places(layout.block_rows) * problem.group_in_channels
+    copied = rows * layout.horizontal.phases * ceil_div(layout.pitch, target.lanes)
+    copying = copied * (2.0 + 2.0 * problem.stride[1]) + 10 * rows * layout.horizontal.phases
+    return _Choice(tile, layout, product + starts + copying)
+
+
+def _chunk_panels(blocks: int, panels: int, threads: int) -> int:
+    """Panels a task: all of them, unless there are too few blocks for the threads."""
+    if threads == 1 or blocks >= 2 * threads:
+        return panels
+    return ceil_div(panels, min(panels, ceil_div(TASKS_PER_THREAD * threads, max(1, blocks))))
+
+
+def _arguments(problem: Problem) -> dict[str, Argument]:
+    n, c, h = problem.x_strides
+    return {
+        **weight_arguments(problem),
+        "weight": Slot("packed"),
+        "x": Slot("x"),
+        "x_n": n,
+        "x_c": c,
+        "x_h": h,
+        "groups": problem.groups,
+        "height": problem.height,
+        "width": problem.width,
+        "out_height": problem.out_height,
+        "out_width": problem.out_width,
+        "stride_h": problem.stride[0],
+        "stride_w": problem.stride[1],
+        "dilation_h": problem.dilation[0],
+        "dilation_w": problem.dilation[1],
+        "pad_top": problem.padding[0],
+        "pad_left": problem.padding[2],
+        **store_arguments(problem),
+    }
+
+
+def _weight_format(problem: Problem, panel: int, panels: int) -> WeightFormat:
+    arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
+    nbytes = FLOAT_BYTES * problem.groups * panels * _depth(problem) * panel
+    pack = Stage(PackWeights(panel), problem.groups * panels, arguments)
+    return WeightFormat(("panels", panel), nbytes, (pack,))
