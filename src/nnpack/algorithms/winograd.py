@@ -43,6 +43,7 @@ class Blocking:
 
     tile: GemmTile
     depth: int
+    phase_blocks: int
     channel_blocks: int
     panels: int
     tiles_h: int
@@ -69,7 +70,7 @@ class WinogradAlgorithm:
         self.m = m
         self.name = f"winograd_{m}"
 
-    def shape(self, problem: Problem) -> TileShape:
+    def shape(self, problem: Problem, lanes: int) -> TileShape:
         """The tile: m outputs in a direction with two taps or more, one otherwise."""
         taps = [ceil_div(problem.kernel[n], problem.stride[n]) for n in range(2)]
         strided, dilated = problem.stride != (1, 1), problem.dilation != (1, 1)
@@ -80,6 +81,7 @@ class WinogradAlgorithm:
             (taps[0], taps[1]),
             column_step=step if step <= MAX_LOADED_STEP else None,
             strided=strided,
+            separated=strided and step <= MAX_LOADED_STEP and _separates(problem, lanes),
             dilated=dilated,
             scattered=problem.y_strides[3] * problem.dilation[1] != 1,
         )
@@ -91,16 +93,16 @@ class WinogradAlgorithm:
             return f"needs stride 1 or dilation 1, got {stride} and {problem.dilation}"
         if kh < stride[0] or kw < stride[1]:
             return f"needs a kernel no smaller than the stride, got {kh}x{kw} and {stride}"
-        taps = max(self.shape(problem).r)
+        taps = max(self.shape(problem, target.lanes).r)
         if not 2 <= taps <= MAX_TAPS:
             return f"needs 2 to {MAX_TAPS} taps a phase of the stride, got {taps}"
-        if max(self.shape(problem).t) > MAX_TILE:
+        if max(self.shape(problem, target.lanes).t) > MAX_TILE:
             return f"has no tiles of {self.m} outputs for {taps} taps"
         return None
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiplications in the transform domain, transforms, and traffic of the weights."""
-        shape, blocking = self.shape(problem), self._blocking(problem, target, 1)
+        shape, blocking = self.shape(problem, target.lanes), self._blocking(problem, target, 1)
         lanes, images = target.lanes, problem.groups
         rows = sum(
             round_up(min(blocking.block_tiles, blocking.tiles - start), blocking.tile.mr)
@@ -123,7 +125,7 @@ class WinogradAlgorithm:
         Measured on Zen 4: 12 cycles a vector while V and M stay in the second-level cache, 25
         beyond; loads that skip columns cost more.
         """
-        shape = self.shape(problem)
+        shape = self.shape(problem, target.lanes)
         held = FLOAT_BYTES * shape.frequencies * (blocking.v_f + blocking.m_f)
         cycles = 12.0 if held <= 1.25 * target.caches.l2 else 25.0
         loads = {1: 0.0, 2: 4.0, None: 40.0}.get(shape.column_step, 12.0)
@@ -134,8 +136,8 @@ class WinogradAlgorithm:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
-        shape, blocking = self.shape(problem), self._blocking(problem, target, threads)
-        words = _arguments(problem, blocking)
+        shape, blocking = self.shape(problem, target.lanes), self._blocking(problem, target, threads)
+        words = _arguments(problem, blocking, shape.separated, target.lanes)
         blocks = problem.groups * blocking.blocks
         v_floats = round_up(shape.frequencies * blocking.v_f, 64)
         m_floats = round_up(shape.frequencies * blocking.m_f, 64)
@@ -154,7 +156,7 @@ class WinogradAlgorithm:
             first = Winograd(shape, blocking.tile, "input", kind)
             second = Winograd(shape, blocking.tile, "output", kind)
             stages = (
-                Stage(first, blocks * blocking.channel_blocks, words),
+                Stage(first, blocks * blocking.channel_blocks // shape.column_phases, words),
                 Stage(second, blocks * chunks, words),
             )
             floats = shared + threads * m_floats
@@ -172,14 +174,16 @@ class WinogradAlgorithm:
         )
 
     def _blocking(self, problem: Problem, target: Target, threads: int) -> Blocking:
-        shape, lanes = self.shape(problem), target.lanes
+        shape, lanes = self.shape(problem, target.lanes), target.lanes
         phases_h, phases_w = problem.dilation
         tiles_h = ceil_div(ceil_div(problem.out_height, phases_h), shape.m[0])
         tiles_w = ceil_div(ceil_div(problem.out_width, phases_w), shape.m[1])
         tiles = problem.batch * phases_h * phases_w * tiles_h * tiles_w
         tile = choose_multiply_tile(tiles, problem.group_out_channels, target)
-        depth = problem.group_in_channels * problem.stride[0] * problem.stride[1]
-        channel_blocks = ceil_div(depth, lanes)
+        phases = problem.stride[0] * problem.stride[1]
+        depth = problem.group_in_channels * phases
+        phase_blocks = ceil_div(problem.group_in_channels, lanes)
+        channel_blocks = phases * phase_blocks if shape.separated else ceil_div(depth, lanes)
         panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
         block = choose_block_tiles(shape, tile, tiles, channel_blocks, target)
         chunk = choose_chunk_panels(shape, tile, block, channel_blocks, panels, target)
@@ -189,6 +193,7 @@ class WinogradAlgorithm:
         return Blocking(
             tile,
             depth,
+            phase_blocks,
             channel_blocks,
             panels,
             tiles_h,
@@ -205,7 +210,11 @@ class WinogradAlgorithm:
     ) -> WeightFormat:
         lanes, nv = target.lanes, blocking.tile.nv
         words = weight_arguments(problem)
-        words |= {"panels": blocking.panels, "channel_blocks": blocking.channel_blocks}
+        words |= {
+            "panels": blocking.panels,
+            "channel_blocks": blocking.channel_blocks,
+            "phase_blocks": blocking.phase_blocks,
+        }
         words |= _steps(problem) | {"packed": Slot("packed")}
         floats = shape.frequencies * blocking.panels * nv * lanes * blocking.channel_blocks * lanes
         stage = Stage(PackWinogradWeights(shape, nv), problem.groups * blocking.panels, words)
@@ -275,7 +284,31 @@ def _steps(problem: Problem) -> dict[str, Argument]:
     }
 
 
-def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
+def _separates(problem: Problem, lanes: int) -> bool:
+    """Whether channel blocks of single phases waste little, against blocks of mixed phases."""
+    channels, phases = problem.group_in_channels, problem.stride[0] * problem.stride[1]
+    return phases * round_up(channels, lanes) <= 1.1 * round_up(phases * channels, lanes)
+
+
+def _depths(problem: Problem, blocking: Blocking, separated: bool, lanes: int) -> dict[str, Argument]:
+    """Channel blocks that count where a transformed kernel is its last tap: in the last row, the
+    last column, and the corner of frequencies."""
+    full = [(problem.kernel[n] - 1) % problem.stride[n] + 1 for n in range(2)]
+    step_h, step_w = problem.stride
+    if separated:
+        row, column = full[0] * step_w, full[1] * step_h
+        corner = full[0] if full[1] == 1 else column
+        blocks = [n * blocking.phase_blocks for n in (row, column, corner)]
+    else:
+        row = ceil_div(full[0] * step_w * problem.group_in_channels, lanes)
+        blocks = [row, blocking.channel_blocks, row]
+    names = ("blocks_row", "blocks_column", "blocks_corner")
+    return dict(zip(names, blocks, strict=True))
+
+
+def _arguments(
+    problem: Problem, blocking: Blocking, separated: bool, lanes: int
+) -> dict[str, Argument]:
     n, c, h = problem.x_strides
     return {
         "x": Slot("x"),
@@ -287,7 +320,9 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "channels": problem.group_in_channels,
         "depth": blocking.depth,
         "channel_blocks": blocking.channel_blocks,
+        "phase_blocks": blocking.phase_blocks,
         **_steps(problem),
+        **_depths(problem, blocking, separated, lanes),
         "group_out_channels": problem.group_out_channels,
         "panels": blocking.panels,
         "chunk_panels": blocking.chunk_panels,

@@ -11,6 +11,8 @@ V and M ``[f][channel block][tile][lanes]`` a block of tiles at a time, U
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nnpack.codegen.assembler import Assembler, Value
 from nnpack.kernels.gemm import GemmTile, emit_blocked_product
 from nnpack.kernels.stage import Arguments, Fields
@@ -24,11 +26,24 @@ MULTIPLY_FIELDS = dict.fromkeys(
 ) | {"weight": "pointer"}
 
 
+DepthAt = Callable[[Arguments, Value], Value]
+
+
+def full_depth(args: Arguments, _: Value) -> Value:
+    """All channel blocks, at every frequency."""
+    return args["channel_blocks"]
+
+
 def emit_multiply_function(
-    asm: Assembler, fields: Fields, tile: GemmTile, frequencies: int
+    asm: Assembler,
+    fields: Fields,
+    tile: GemmTile,
+    frequencies: int,
+    depth_at: DepthAt = full_depth,
 ) -> None:
     """Define ``multiply``: M for panels first .. last of one block of ``count`` tiles.
 
+    ``depth_at(args, f)`` is the number of channel blocks that count at frequency f, the first ones.
     Rows up to the next multiple of mr are computed.
     """
     with asm.function(
@@ -48,20 +63,21 @@ def emit_multiply_function(
         u = args["weight"] + group * panels * panel_floats * frequencies
         with asm.loop(frequencies) as f:
             v_f, m_f = v + f * args["v_f"], m + f * args["m_f"]
+            depth = depth_at(args, f)
             with asm.loop(last, start=first) as panel:
                 u_p = u + (f * panels + panel) * panel_floats
                 m_p = m_f + (panel - first) * tile.nv * row
                 with asm.loop(count, step=tile.mr) as start:
                     shift = start * asm.lanes
-                    _emit_chains(asm, args, tile, v_f + shift, u_p, m_p + shift)
+                    _emit_chains(asm, args, tile, depth, v_f + shift, u_p, m_p + shift)
 
 
 def _emit_chains(
-    asm: Assembler, args: Arguments, tile: GemmTile, v: Value, u: Value, m: Value
+    asm: Assembler, args: Arguments, tile: GemmTile, blocks: Value, v: Value, u: Value, m: Value
 ) -> None:
     """One register tile of M, in chains of at most `CHAIN_CHANNELS`."""
     lanes = asm.lanes
-    row, blocks = args["block_tiles"] * lanes, args["channel_blocks"]
+    row = args["block_tiles"] * lanes
     chain = CHAIN_CHANNELS // lanes
     with asm.loop(blocks, step=chain) as start:
         length = asm.minimum(blocks - start, chain)

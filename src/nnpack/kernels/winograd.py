@@ -43,6 +43,10 @@ _INDEX_FIELDS = (
     "pad_top",
     "pad_left",
     "v_block",
+    "phase_blocks",
+    "blocks_row",
+    "blocks_column",
+    "blocks_corner",
     "x_n",
     "x_c",
     "x_h",
@@ -79,13 +83,29 @@ class Winograd:
             **profile_fields(self.profile),
         }
 
+    def _depth_at(self, args: Arguments, f: Value) -> Value:
+        """The channel blocks whose transformed weights are not all zero at frequency f.
+
+        At infinity a transformed kernel is its last tap, which some phases of a stride lack; those
+        stand last there (see `winograd_input`).
+        """
+        if not self.shape.strided:
+            return args["channel_blocks"]
+        asm, (t_h, t_w) = args.asm, self.shape.t
+        last_row = asm.compare(">=", f, (t_h - 1) * t_w)
+        last_column = (f % t_w).equals(t_w - 1)
+        at_row_end = asm.select(last_column, args["blocks_corner"], args["blocks_row"])
+        elsewhere = asm.select(last_column, args["blocks_column"], args["channel_blocks"])
+        return asm.select(last_row, at_row_end, elsewhere)
+
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
         fields = self.fields
         if self.part in ("all", "input"):
             InputTransform(asm, self.shape, fields).emit()
         if self.part in ("all", "output"):
-            emit_multiply_function(asm, fields, self.tile, self.shape.frequencies)
+            frequencies, depth_at = self.shape.frequencies, self._depth_at
+            emit_multiply_function(asm, fields, self.tile, frequencies, depth_at)
             OutputTransform(asm, self.shape, fields, self.tile.nv, self.epilogue).emit()
         with emit_stage(asm, fields) as (args, first, last, worker):
             _Tasks(asm, args, self).emit(first, last, worker)
@@ -98,6 +118,7 @@ class _Tasks:
         self.asm = asm
         self.args = args
         self.part = kernel.part
+        self.column_phases = kernel.shape.column_phases
         self.timer = PhaseTimer(args, kernel.profile)
         self.blocks = asm.ceil_div(args["tiles"], args["block_tiles"])
         self.chunks = asm.ceil_div(args["panels"], args["chunk_panels"])
@@ -108,16 +129,21 @@ class _Tasks:
         scratch = args["scratch"] + worker * args["scratch_stride"]
         with asm.loop(last, start=first) as task:
             if self.part == "all":
-                self._emit_input(task, asm.index(0), args["channel_blocks"], scratch)
+                self._emit_input(task, asm.index(0), self._input_units(), scratch)
                 with asm.loop(self.chunks) as chunk:
                     self._emit_output(task, chunk, scratch, scratch + args["v_block"])
             elif self.part == "input":
-                block, c = task // args["channel_blocks"], task % args["channel_blocks"]
+                units = self._input_units()
+                block, c = task // units, task % units
                 self._emit_input(block, c, c + 1, args["v"] + block * args["v_block"])
             else:
                 block, chunk = task // self.chunks, task % self.chunks
                 v = args["v"] + block * args["v_block"]
                 self._emit_output(block, chunk, v, scratch)
+
+    def _input_units(self) -> Value:
+        """Channel blocks that are loaded, each for all the column phases it serves."""
+        return self.args["channel_blocks"] // self.column_phases
 
     def _place(self, block: Value) -> tuple[Value, Value, Value]:
         """Group, first tile and number of tiles of a block."""
@@ -127,7 +153,7 @@ class _Tasks:
         return block // self.blocks, start, count
 
     def _emit_input(self, block: Value, first: Value, last: Value, v: Value) -> None:
-        """Transform channel blocks first .. last of one block of tiles into ``v``."""
+        """Transform what is loaded for units first .. last of one block of tiles into ``v``."""
         asm, args = self.asm, self.args
         group, start, count = self._place(block)
         x = args["x"] + group * args["channels"] * args["x_c"]

@@ -6,11 +6,15 @@ dilation of the convolution:
 * *stride* s: tap p = s q + phase of a kernel sees ``x[s (i + q) + phase]``, so the convolution is one
   of stride 1 over s * s phase images, which count as channels: a lane stands for a channel and a
   phase (its *virtual channel* v = phase * C + c), and its pointer carries the phase.
+  When there are channels enough, each phase has channel blocks of its own instead (*separated*): a
+  unit of work is a row phase and a channel block, and a row loaded once serves all column phases.
 * *dilation* d: outputs i = d j + phase see inputs of one phase only, so each image falls into d * d
   images of its own, which are walked like images of the batch.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 from nnpack.kernels.stage import Arguments, Fields
@@ -33,7 +37,8 @@ class InputTransform:
         # Columns are loaded with those between them, a register's width at a time, if few lie
         # between; otherwise each is gathered.
         step = shape.column_step
-        self.span = 0 if step is None else (self.t_w - 1) * step + 1
+        self.phases = shape.column_phases
+        self.span = 0 if step is None else (self.t_w - 1) * step + self.phases
         starts = range(0, self.span, lanes)
         self.chunks = [(q, padded_columns(min(lanes, self.span - q), lanes)) for q in starts]
         self.reach = max((q + width for q, width in self.chunks), default=0)
@@ -52,20 +57,29 @@ class InputTransform:
             last="index",
         ) as (block, x, v, start, count, first, last):
             args = Arguments(asm, block, self.fields)
-            channels = _VirtualChannels(asm, args, self.shape.strided)
-            buffer = asm.local_floats(self.t_h * self.t_w * lanes)
-            with asm.loop(last, start=first) as c:
+            mixed = self.shape.strided and not self.shape.separated
+            channels = _VirtualChannels(asm, args, mixed)
+            buffer = asm.local_floats(self.phases * self.t_h * self.t_w * lanes)
+            with asm.loop(last, start=first) as unit:
+                row_phase, c = self._unit(args, unit)
                 channels.emit_tables(c)
                 walk = TileWalk(asm, args, start)
                 with asm.loop(count, carry=walk.state) as tile:
                     image, phase_h, phase_w = self._image(args, walk, x)
-                    top = walk.state["row"] * self.shape.m[0] * args["step_h"]
+                    top = walk.state["row"] * self.shape.m[0] * args["step_h"] + row_phase
                     left = walk.state["column"] * self.shape.m[1] * args["step_w"]
                     corner = top + phase_h - args["pad_top"], left + phase_w - args["pad_left"]
                     self._emit_tile(args, image, corner, channels, buffer)
-                    place = v + (c * args["block_tiles"] + tile) * lanes
-                    self._emit_columns(args, buffer, place)
+                    for phase in range(self.phases):
+                        place = _Place(v + tile * lanes, row_phase, phase, c)
+                        self._emit_columns(args, buffer, place)
                     walk.advance()
+
+    def _unit(self, args: Arguments, unit: Value) -> tuple[Index, Value]:
+        """Row phase and channel block of a unit of work."""
+        if not self.shape.separated:
+            return 0, unit
+        return unit // args["phase_blocks"], unit % args["phase_blocks"]
 
     def _image(
         self, args: Arguments, walk: TileWalk, x: Value
@@ -101,13 +115,11 @@ class InputTransform:
         start = image + top * args["x_h"] + left
         with asm.when(inside), asm.loop(self.t_h) as i:
             row = start + i * step_h * args["x_h"]
-            target = buffer + i * (self.t_w * asm.lanes)
-            self._emit_row(args, row, channels, None, target)
+            self._emit_row(args, row, channels, None, buffer, i)
         with asm.when(inside.equals(0)), asm.loop(self.t_h) as i:
             row = start + i * step_h * args["x_h"]
-            target = buffer + i * (self.t_w * asm.lanes)
             bounds = _Bounds(asm, args, top + i * step_h, left)
-            self._emit_row(args, row, channels, bounds, target)
+            self._emit_row(args, row, channels, bounds, buffer, i)
 
     def _reach(self, args: Arguments) -> Index:
         """Columns that a row of a tile reads, from its first."""
@@ -121,22 +133,23 @@ class InputTransform:
         row: Value,
         channels: _VirtualChannels,
         bounds: _Bounds | None,
-        target: Value,
+        buffer: Value,
+        i: Value,
     ) -> None:
-        """Load one row of a tile, channels turned into the lanes, and transform it along w."""
+        """Load row i of a tile, channels turned into the lanes, and transform it along w."""
         asm, step = self.asm, self.shape.column_step
-        if step is None:
-            columns = [
-                channels.gather(row, args["step_w"] * j, bounds) for j in range(self.t_w)
-            ]
-        else:
-            loaded: list[Value] = []
-            for q, width in self.chunks:
-                loaded += self._emit_load(row, q, width, channels, bounds)
-            columns = loaded[: self.span : step]
         program = linear_program(self.shape.columns.input)
-        for j, value in enumerate(emit_program(asm, program, columns)):
-            asm.store(value, target, j * asm.lanes)
+        loaded: list[Value] = []
+        for q, width in self.chunks:
+            loaded += self._emit_load(row, q, width, channels, bounds)
+        for phase in range(self.phases):
+            if step is None:
+                columns = [channels.gather(row, args["step_w"] * j, bounds) for j in range(self.t_w)]
+            else:
+                columns = loaded[phase : self.span : step][: self.t_w]
+            target = buffer + (i + phase * self.t_h) * (self.t_w * asm.lanes)
+            for j, value in enumerate(emit_program(asm, program, columns)):
+                asm.store(value, target, j * asm.lanes)
 
     def _emit_load(
         self, row: Value, q: int, width: int, channels: _VirtualChannels, bounds: _Bounds | None
@@ -144,28 +157,54 @@ class InputTransform:
         """Columns q .. q + width of a row, one vector each."""
         asm = self.asm
         shared: Mask = None
-        if bounds is not None and not self.shape.strided:
+        if bounds is not None and not channels.mixed:
             shared = bounds.mask(0, 0, q, width)
 
         def load_row(lane: int, width: int) -> Value:
             mask = shared
-            if bounds is not None and self.shape.strided:
+            if bounds is not None and channels.mixed:
                 mask = bounds.mask(channels.row(lane), channels.column(lane), q, width)
             return asm.load(row + channels.offset(lane), q, mask=mask, lanes=width)
 
         return emit_load_transposed(asm, width, load_row)
 
-    def _emit_columns(self, args: Arguments, buffer: Value, place: Value) -> None:
+    def _emit_columns(self, args: Arguments, buffer: Value, place: _Place) -> None:
         """``V[i * t_w + j] = (B^T buffer)[i][j]``."""
         asm, lanes = self.asm, self.asm.lanes
         program = linear_program(self.shape.rows.input)
-        stride = args["v_f"]
+        stride, block = args["v_f"], args["block_tiles"] * lanes
+        rows = buffer + place.column_phase * (self.t_h * self.t_w * lanes)
         with asm.loop(self.t_w) as j:
-            source = buffer + j * lanes
+            source = rows + j * lanes
             column = [asm.load(source, i * self.t_w * lanes) for i in range(self.t_h)]
-            target = place + j * stride
+            target = place.v + self._block(args, place, j) * block + j * stride
             for i, value in enumerate(emit_program(asm, program, column)):
                 asm.store(value, target + (i * self.t_w) * stride)
+
+    def _block(self, args: Arguments, place: _Place, j: Value) -> Value:
+        """Where the channel block stands among those of frequency column j.
+
+        Phases in order of (row, column), but at infinity of (column, row): there the kernels of the
+        last column phases may be zero, and the product stops before them.
+        """
+        asm = self.asm
+        if not self.shape.separated:
+            return place.block
+        phase_blocks, step_h, step_w = args.load("phase_blocks", "step_h", "step_w")
+        by_row = place.row_phase * step_w + place.column_phase
+        by_column = place.row_phase + step_h * place.column_phase
+        phase = asm.select(j.equals(self.t_w - 1), by_column, by_row)
+        return phase * phase_blocks + place.block
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile goes in V: its column of V, its phases and its channel block."""
+
+    v: Value
+    row_phase: Index
+    column_phase: int
+    block: Value
 
 
 class _Bounds:
@@ -192,23 +231,23 @@ class _VirtualChannels:
     Beyond the last channel the last one stands again: what is read twice meets weights of zero.
     """
 
-    def __init__(self, asm: Assembler, args: Arguments, strided: bool) -> None:
+    def __init__(self, asm: Assembler, args: Arguments, mixed: bool) -> None:
         self.asm = asm
         self.args = args
-        self.strided = strided
+        self.mixed = mixed
         self._offsets = asm.local_words(asm.lanes)
-        self._phases = asm.local_words(2 * asm.lanes) if strided else self._offsets
-        self.most_rows: Index = args["step_h"] - 1 if strided else 0
-        self.most_columns: Index = args["step_w"] - 1 if strided else 0
+        self._phases = asm.local_words(2 * asm.lanes) if mixed else self._offsets
+        self.most_rows: Index = args["step_h"] - 1 if mixed else 0
+        self.most_columns: Index = args["step_w"] - 1 if mixed else 0
 
     def emit_tables(self, block: Value) -> None:
         """Fill the tables for one block of channels."""
         asm, args, lanes = self.asm, self.args, self.asm.lanes
-        last = args["depth"] - 1
+        last = (args["depth"] if self.mixed else args["channels"]) - 1
         with asm.loop(lanes) as lane:
             virtual = asm.minimum(last, block * lanes + lane)
             offset = virtual * args["x_c"]
-            if self.strided:
+            if self.mixed:
                 channels, step_w = args.load("channels", "step_w")
                 phase = virtual // channels
                 row, column = phase // step_w, phase % step_w
@@ -240,7 +279,7 @@ class _VirtualChannels:
                 asm.store(asm.load_float(source), buffer, lane)
             else:
                 y, x = bounds.top, bounds.left + column
-                if self.strided:
+                if self.mixed:
                     y = y + asm.load_index(self._phases, lane)
                     x = x + asm.load_index(self._phases, lane + lanes)
                 inside = (

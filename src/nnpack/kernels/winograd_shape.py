@@ -12,7 +12,8 @@ class TileShape:
     """F(mh x mw, rh x rw): outputs and taps of a tile in each direction.
 
     ``column_step``: columns of the image from one column of a tile to the next, None when only
-    known at run time. ``strided``: steps are strides, of which all phases count as channels.
+    known at run time. ``strided``: steps are strides, of which all phases count as channels;
+    ``separated``: each phase has channel blocks of its own, so that one load serves all column phases.
     ``dilated``: steps are dilations, each phase of which is an image of its own. ``scattered``: the
     columns of the output are not one behind the other.
     """
@@ -21,6 +22,7 @@ class TileShape:
     r: tuple[int, int]
     column_step: int | None = 1
     strided: bool = False
+    separated: bool = False
     dilated: bool = False
     scattered: bool = False
 
@@ -38,6 +40,11 @@ class TileShape:
     def t(self) -> tuple[int, int]:
         """Inputs of a tile in each direction."""
         return self.m[0] + self.r[0] - 1, self.m[1] + self.r[1] - 1
+
+    @property
+    def column_phases(self) -> int:
+        """Column phases that one load serves."""
+        return self.column_step or 1 if self.separated else 1
 
     @property
     def frequencies(self) -> int:

@@ -27,7 +27,7 @@ class PackWinogradWeights:
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        names = ("panels", "channel_blocks", "step_h", "step_w")
+        names = ("panels", "channel_blocks", "phase_blocks", "step_h", "step_w")
         return {**WEIGHT_FIELDS, **dict.fromkeys(names, "index"), "packed": "pointer"}
 
     def emit(self, asm: Assembler) -> None:
@@ -50,23 +50,35 @@ class PackWinogradWeights:
         self, asm: Assembler, args: Arguments, raw: Value, target: Value, k: Value
     ) -> None:
         """All virtual channels of one vector of output channels."""
-        width, channels = self.nv * asm.lanes, args["channels"]
-        frequency = args["panels"] * args["channel_blocks"] * (asm.lanes * width)
+        width, lanes = self.nv * asm.lanes, asm.lanes
+        frequency = args["panels"] * args["channel_blocks"] * (lanes * width)
         present = args["group_out_channels"] - k
+        with asm.loop(args["channel_blocks"] * lanes) as v:
+            with asm.loop(self.shape.frequencies) as f:
+                asm.store(asm.zeros(), target + v * width + f * frequency)
         step_h, step_w = args.load("step_h", "step_w")
         phases: Index = step_h * step_w if self.shape.strided else 1
-        depth = asm.mul(channels, phases)
         with asm.loop(phases) as phase:
             row, column = phase // step_w, phase % step_w
             start = raw + row * args["weight_row"] + column * args["weight_column"]
-            with asm.loop(channels) as c:
-                place = target + (phase * channels + c) * width
+            with asm.loop(args["channels"]) as c:
                 tap = start + c * args["weight_channel"]
+                places = [target + v * width for v in self._virtual(args, row, column, c)]
                 for f, value in enumerate(self._emit_kernel(asm, args, tap, row, column, present)):
-                    asm.store(value, place + f * frequency)
-        with asm.loop(args["channel_blocks"] * asm.lanes, start=depth) as v:
-            with asm.loop(self.shape.frequencies) as f_zero:
-                asm.store(asm.zeros(), target + v * width + f_zero * frequency)
+                    at_infinity = f % self.shape.t[1] == self.shape.t[1] - 1
+                    asm.store(value, places[at_infinity] + f * frequency)
+
+    def _virtual(
+        self, args: Arguments, row: Value, column: Value, c: Value
+    ) -> tuple[Value, Value]:
+        """The virtual channel, at most frequencies and at infinity (see `winograd_input`)."""
+        step_h, step_w = args.load("step_h", "step_w")
+        by_row = row * step_w + column
+        if not self.shape.separated:
+            place = by_row * args["channels"] + c if self.shape.strided else c
+            return place, place
+        phase = args["phase_blocks"] * args.asm.lanes
+        return by_row * phase + c, (column * step_h + row) * phase + c
 
     def _emit_kernel(
         self,
