@@ -24,7 +24,7 @@ from nnpack.kernels.stage import PHASES
 from nnpack.plan import WeightFormat, profiled
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
-from nnpack.runtime.memory import address, empty_output
+from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.runtime.profile import Profile, counter_frequency
 from nnpack.settings import get_num_threads, resolve_num_threads
 
@@ -64,7 +64,7 @@ class _Weights:
 
     def __init__(self, arrays: dict[str, Float32Array]) -> None:
         self.arrays = arrays
-        self.packed: OrderedDict[WeightFormat, Float32Array] = OrderedDict()
+        self.packed: OrderedDict[WeightFormat, Block] = OrderedDict()
         self.prepared: OrderedDict[_CallKey, _Prepared] = OrderedDict()
 
 
@@ -211,17 +211,17 @@ class _ConvolutionLayer:
         packed = self._pack(weights, plan.weight_format, threads)
         program = Program(plan.stages, target, threads, plan.workspace_bytes)
         addresses = {name: address(array) for name, array in weights.arrays.items()}
-        addresses["packed"] = address(packed)
+        addresses["packed"] = packed.address
         return _Prepared(program, problem.y_shape, addresses, (packed, weights.arrays))
 
-    def _pack(self, weights: _Weights, form: WeightFormat, threads: int) -> Float32Array:
+    def _pack(self, weights: _Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""
         if form in weights.packed:
             weights.packed.move_to_end(form)
             return weights.packed[form]
-        packed = aligned_floats(form.nbytes // 4)
+        packed = Block(form.nbytes)
         program = Program(form.stages, host_target(), threads, 0)
-        program.run({"weight": address(weights.arrays["weight"]), "packed": address(packed)})
+        program.run({"weight": address(weights.arrays["weight"]), "packed": packed.address})
         weights.packed[form] = packed
         if len(weights.packed) > _MAX_FORMATS:
             weights.packed.popitem(last=False)
@@ -317,10 +317,3 @@ def _as_count(groups: object) -> int:
     from nnpack.arguments import as_integer
 
     return as_integer("groups", groups, least=1)
-
-
-def aligned_floats(count: int) -> Float32Array:
-    """An uninitialised vector that starts on a cache line."""
-    raw = np.empty(count + 16, np.float32)
-    start = -address(raw) % 64 // 4
-    return raw[start : start + count]
