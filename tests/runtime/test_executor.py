@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from nnpack.codegen.compiler import emit_object
 from nnpack.codegen.target import AVX2, AVX512, NEON, X86_64, Target
 from nnpack.runtime.executor import RunFrame, StopWorkers, WorkerMain
+from nnpack.runtime.workers import _has_futex
 from tests.runtime.stages import (
     Fill,
     Meet,
@@ -104,6 +106,26 @@ def test_workers_sleep_and_wake_between_runs() -> None:
         run(record.frame, 2 + i % 3)
         pause.wait(0.00005 * (i % 6))  # around the time after which workers go to sleep
     assert (record.counts == 150).all()
+
+
+@pytest.mark.skipif(not _has_futex(), reason="there are no workers here")
+def test_no_worker_is_lost() -> None:
+    """After many sleeps and wake-ups at the worst of times every worker still takes its share."""
+    record, pause, chance = Recorder(12), threading.Event(), random.Random(0)
+    for _ in range(1500):
+        run(record.frame, chance.randint(2, 6))
+        pause.wait(chance.choice((0, 0, 0.00002, 0.00005, 0.0001)))
+    meeting = Recorder(24)
+    inside = np.zeros((2, 8), np.int64)
+    frame = make_frame((Meet(), 24, (inside[0], inside[1], 10_000)), meeting.stage)
+    seen = set[int]()
+    for _ in range(2000):
+        run(frame, 6)
+        seen.update(meeting.workers.tolist())
+        if seen == set(range(6)):
+            return
+        pause.wait(0.001)
+    pytest.fail(f"only {seen} came")
 
 
 def test_workers_compute_with_the_float_state_of_the_caller() -> None:

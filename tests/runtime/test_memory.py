@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import errno
 import gc
+import mmap
 import pickle
 import threading
 
@@ -139,6 +141,22 @@ def test_a_block_beyond_the_bound_is_not_kept_and_drives_out_nothing() -> None:
     recycler.give(small)
     recycler.give(large)
     assert recycler.idle_bytes() == MIB
+
+
+def test_idle_blocks_make_room_and_what_is_too_much_is_a_memory_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def map_pages(nbytes: int) -> mmap.mmap:
+        if nbytes > MIB or recycler.idle_bytes():
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return mmap.mmap(-1, nbytes)
+
+    recycler = Recycler(4 * MIB)
+    recycler.give(recycler.take(65_536))
+    monkeypatch.setattr(memory, "_map_pages", map_pages)
+    assert recycler.take(MIB).nbytes == MIB
+    with pytest.raises(MemoryError, match="2097152 bytes"):
+        recycler.take(2 * MIB)
 
 
 def test_many_threads_give_and_take_within_the_bound() -> None:

@@ -17,6 +17,7 @@ import itertools
 import math
 import mmap
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,13 +36,19 @@ SMALL_OUTPUT = 256 * KIB
 """Bytes below which the C library's own recycling is as good: it faults above 128 KiB and more."""
 
 
+# Where Linux tells a container how many bytes it may have.
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
 def _memory_share(fraction: int, most: int) -> int:
-    """Return 1/fraction of the machine's memory, at most ``most`` bytes."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return most // 4
-    return min(total // fraction, most)
+    """Return 1/fraction of the bytes of memory we may use, at most ``most``."""
+    available = most * fraction
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        available = min(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in _LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            available = min(available, int(pathlib.Path(path).read_text(encoding="ascii")))
+    return available // fraction
 
 
 class Block:
@@ -82,14 +89,26 @@ class Recycler:
         self._clock = itertools.count(1)
 
     def take(self, nbytes: int) -> Block:
-        """Return a block of ``nbytes``, which must be a size class, with any content."""
+        """Return a block of ``nbytes``, which must be a size class, with any content.
+
+        Raises MemoryError when the system has none, even without what lies idle here.
+        """
         home = self._idle.get(nbytes)
         if home is None:
             home = self._idle.setdefault(nbytes, [])
         try:
             return home.pop()
         except IndexError:
+            return self._make(nbytes, home)
+
+    def _make(self, nbytes: int, home: list[Block]) -> Block:
+        with contextlib.suppress(OSError):
             return Block(nbytes, home)
+        self.clear()
+        try:
+            return Block(nbytes, home)
+        except OSError as error:
+            raise MemoryError(f"no memory for {nbytes} bytes") from error
 
     def give(self, block: Block) -> None:
         """Take back a block that nobody uses any more."""
