@@ -17,6 +17,7 @@ empty ones.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,11 +36,15 @@ from nnpack.runtime.layout import (
     THREADS,
     TICKET,
 )
+from nnpack.runtime.system import (
+    emit_introduce,
+    emit_push,
+    emit_push_function,
+    emit_push_late_workers,
+)
 from nnpack.runtime.waiting import (
     emit_await_tasks,
     emit_back_off,
-    emit_introduce,
-    emit_push_late_workers,
     emit_report_tasks,
     emit_sleep,
     emit_wake,
@@ -62,6 +67,7 @@ class RunFrame:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the function."""
+        emit_push_function(asm)
         with asm.function(
             ENTRY, exported=True, pool="pointer", frame="pointer", threads="index"
         ) as (pool, frame, asked):
@@ -150,7 +156,7 @@ def _emit_run_shared(asm: Assembler, pool: Value, frame: Value, threads: Value) 
         with asm.when(stage.tasks > 1):
             helpful = asm.minimum(threads, stage.tasks)
             _emit_publish(asm, pool, stage, threads)
-            emit_wake(asm, pool, helpful)
+            emit_wake(asm, pool, helpful, functools.partial(emit_push, asm, pool))
             _emit_take_tasks(asm, pool, asm.index(0), taken)
             by_workers = stage.tasks - asm.load_index(taken)
             asm.store_index(asm.load_index(expected) + by_workers, expected)

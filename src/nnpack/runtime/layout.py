@@ -16,7 +16,7 @@ TICKET, FUNCTION, ARGUMENTS, TASKS, THREADS, FLOAT_STATE, STOP = range(7)
 # and whether the caller sleeps until there are more.
 DONE, CALLER_SLEEPS = LINE, LINE + 1
 
-# Whether a frame is being run; the clock's tick at the last push (see `waiting`).
+# Whether a frame is being run; the clock's tick at the last push (see `system`).
 BUSY, PUSHED = 2 * LINE, 2 * LINE + 1
 
 # Addresses of functions in the C library.
