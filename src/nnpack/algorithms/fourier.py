@@ -1,0 +1,109 @@
+"""Fourier convolution: stride 1, dilation 1, kernels up to the tile, 5x5 and larger above all."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, weight_arguments
+from nnpack.algorithms.cost import traffic_seconds
+from nnpack.algorithms.tile_plan import Blocking, choose_blocking, tile_stages, weight_bandwidth
+from nnpack.codegen.target import Target
+from nnpack.kernels.fourier import Fourier
+from nnpack.kernels.fourier_shape import FourierShape
+from nnpack.kernels.fourier_weights import PackFourierWeights
+from nnpack.kernels.tile_stage import Part
+from nnpack.kernels.tiles import CHAIN_CHANNELS
+from nnpack.maths.fourier import Form
+from nnpack.maths.fourier_accuracy import expected_error
+from nnpack.plan import Plan, Slot, Stage, WeightFormat
+from nnpack.problem import Problem
+
+# The share of peak that the products reach, and the cycles a vector of V or M takes from x or to
+# y, transposed and transformed both ways: measured on Zen 4.
+PRODUCT_EFFICIENCY = 0.88
+TRANSFORM_CYCLES = 14.0
+
+
+class FourierAlgorithm:
+    """Overlap-save tiles of n x n inputs."""
+
+    def __init__(self, n: Literal[8, 16]) -> None:
+        self.n = n
+        self.name = f"fourier_{n}"
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """Strides, dilation, kernels of one tap or larger than the tile, scattered outputs."""
+        kh, kw = problem.kernel
+        if problem.stride != (1, 1) or problem.dilation != (1, 1):
+            return f"needs stride 1 and dilation 1, got {problem.stride} and {problem.dilation}"
+        if not 2 <= max(kh, kw) <= self.n:
+            return f"needs a kernel of 2 to {self.n} taps, got {kh}x{kw}"
+        if problem.y_strides[3] != 1:
+            return "needs the columns of the output one behind the other"
+        return None
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """Products, transforms, and traffic of the weights."""
+        shape, seconds = self._choose(problem, target)
+        fold = shape.form.fold
+        depth = fold * problem.group_in_channels
+        chain = min(depth, CHAIN_CHANNELS) + depth // CHAIN_CHANNELS
+        relative_l2, error = expected_error(self.n, ceil_div(chain, fold))
+        return Estimate(max(seconds, traffic_seconds(problem, target)), error, relative_l2)
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """One fused stage over blocks of tiles, or two when there are too few blocks."""
+        shape, _ = self._choose(problem, target)
+        blocking = _blocking(shape, problem, target, threads)
+        tile = blocking.tile
+
+        def kernel(part: Part) -> Fourier:
+            return Fourier(shape, tile, part, problem.epilogue.kind)
+
+        stages, floats = tile_stages(problem, blocking, threads, kernel)
+        return Plan(
+            algorithm=self.name,
+            stages=stages,
+            weight_format=_weight_format(problem, shape, blocking),
+            workspace_bytes=FLOAT_BYTES * floats,
+            threads=threads,
+            detail=(
+                f"{shape.n}x{shape.n} for {shape.m[0]}x{shape.m[1]} outputs, "
+                f"{shape.form.multiplications} multiplications a frequency, "
+                f"{tile.mr}x{tile.nv * target.lanes} tile, {blocking.block_tiles} tiles a block"
+            ),
+        )
+
+    def _choose(self, problem: Problem, target: Target) -> tuple[FourierShape, float]:
+        """The faster form of the products and its seconds on one thread, whatever the threads."""
+        shapes = [FourierShape(Form(self.n, count), problem.kernel) for count in (3, 4)]
+        timed = [(shape, _seconds(shape, problem, target)) for shape in shapes]
+        return min(timed, key=lambda pair: pair[1])
+
+
+def _seconds(shape: FourierShape, problem: Problem, target: Target) -> float:
+    """One run on one thread."""
+    blocking = _blocking(shape, problem, target, 1)
+    lanes, groups = target.lanes, problem.groups
+    per_row = blocking.weight_floats // lanes
+    product = groups * blocking.rows * per_row / (PRODUCT_EFFICIENCY * target.multiply_adds)
+    floats = groups * blocking.weight_floats
+    stream = FLOAT_BYTES * floats * blocking.blocks / weight_bandwidth(floats, target)
+    vectors = blocking.input_blocks + ceil_div(problem.group_out_channels, lanes)
+    cycles = groups * blocking.tiles * 1.5 * shape.n**2 * vectors * TRANSFORM_CYCLES
+    return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
+
+
+def _blocking(shape: FourierShape, problem: Problem, target: Target, threads: int) -> Blocking:
+    form = shape.form
+    return choose_blocking(form.planes, form.fold, shape.m, problem, target, threads)
+
+
+def _weight_format(problem: Problem, shape: FourierShape, blocking: Blocking) -> WeightFormat:
+    words = weight_arguments(problem)
+    words |= {"panels": blocking.panels, "input_blocks": blocking.input_blocks}
+    words["packed"] = Slot("packed")
+    nv = blocking.tile.nv
+    stage = Stage(PackFourierWeights(shape, nv), problem.groups * blocking.panels, words)
+    nbytes = FLOAT_BYTES * problem.groups * blocking.weight_floats
+    return WeightFormat(("fourier", shape, nv), nbytes, (stage,))

@@ -1,0 +1,142 @@
+"""The output side of Fourier convolution: the planes M of a tile back into rows of pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Value
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue
+from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
+from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.tiles import TileWalk
+from nnpack.kernels.transform import emit_program
+from nnpack.kernels.transpose import emit_rows
+from nnpack.maths.program import LinearProgram
+from nnpack.problem import EpilogueKind
+
+
+@dataclass(frozen=True)
+class _Channels:
+    """One vector of output channels: their number, epilogue and offsets in y."""
+
+    count: Value
+    epilogue: Epilogue
+    terms: ChannelTerms
+    offsets: Value
+
+
+class OutputTransform:
+    """Emits ``transform_output`` for a block of tiles and panels first .. last.
+
+    Columns of M are transformed into a buffer ``[row][packed column][lanes]``, rows from there
+    through the epilogue into y. ``nv`` is the number of vectors in a panel.
+    """
+
+    def __init__(
+        self, asm: Assembler, shape: FourierShape, fields: Fields, nv: int, kind: EpilogueKind
+    ) -> None:
+        self.asm = asm
+        self.shape = shape
+        self.fields = fields
+        self.nv = nv
+        self.kind = kind
+        self.row_floats = shape.n * asm.lanes
+
+    def emit(self) -> None:
+        """Define the function."""
+        asm, lanes, fold = self.asm, self.asm.lanes, self.shape.form.fold
+        with asm.function(
+            "transform_output",
+            block="pointer",
+            m="pointer",
+            y="pointer",
+            group="index",
+            start="index",
+            count="index",
+            first="index",
+            last="index",
+        ) as (block, m, y, group, start, count, first, last):
+            args = Arguments(asm, block, self.fields)
+            epilogue = Epilogue(asm, self.kind, args)
+            offsets = asm.local_words(lanes)
+            buffer = asm.local_floats(self.shape.m[0] * self.row_floats)
+            for lane in range(lanes):
+                asm.store_index(args["y_c"] * lane, offsets, lane)
+            vectors = asm.ceil_div(args["group_out_channels"], lanes)
+            with asm.loop(asm.minimum(last * self.nv, vectors), start=first * self.nv) as k:
+                channels = self._channels(args, epilogue, group, k * lanes, offsets)
+                plane = y + k * lanes * args["y_c"]
+                source = m + (k - first * self.nv) * args["block_tiles"] * lanes
+                walk = TileWalk(asm, args, start)
+                with asm.loop(count, carry=walk.state) as tile:
+                    self._emit_columns(args, source + tile * (fold * lanes), buffer)
+                    self._emit_rows(args, walk, plane, channels, buffer)
+                    walk.advance()
+
+    def _channels(
+        self, args: Arguments, epilogue: Epilogue, group: Value, channel: Value, offsets: Value
+    ) -> _Channels:
+        asm = self.asm
+        count = asm.minimum(args["group_out_channels"] - channel, asm.lanes)
+        first = group * args["group_out_channels"] + channel
+        terms = epilogue.of_lanes(first, asm.lanes_below(count))
+        return _Channels(count, epilogue, terms, offsets)
+
+    def _emit_columns(self, args: Arguments, source: Value, buffer: Value) -> None:
+        """Transform the planes of one tile into the columns of ``buffer``."""
+        form, side = self.shape.form, self.shape.output
+        self._emit_kind(args, source, buffer, real_columns(form), side.real)
+        self._emit_kind(args, source, buffer, complex_columns(form), side.full)
+
+    def _emit_kind(
+        self, args: Arguments, source: Value, buffer: Value, kind: Columns, program: LinearProgram
+    ) -> None:
+        asm, lanes, parts = self.asm, self.asm.lanes, kind.parts
+        m_f = args["m_f"]
+        with asm.loop(kind.stop, start=kind.start) as j:
+            place = source + kind.plane(j) * m_f
+            sums = []
+            for _ in range(kind.planes):
+                sums += [asm.load(place, row * lanes) for row in range(self.shape.form.fold)]
+                place = place + m_f
+            target = buffer + j * (parts * lanes)
+            for i, value in enumerate(emit_program(asm, program, sums)):
+                row, part = divmod(i, parts)
+                asm.store(value, target, row * self.row_floats + part * lanes)
+
+    def _emit_rows(
+        self, args: Arguments, walk: TileWalk, plane: Value, channels: _Channels, buffer: Value
+    ) -> None:
+        """Store the rows of one tile, as far as there are rows, columns and channels."""
+        asm, lanes = self.asm, self.asm.lanes
+        m_h, m_w = self.shape.m
+        y_h = args["y_h"]
+        top, left = walk.state["row"] * m_h, walk.state["column"] * m_w
+        rows = asm.minimum(args["out_height"] - top, m_h)
+        columns = args["out_width"] - left
+        corner = plane + walk.state["n"] * args["y_n"] + top * y_h + left
+        full = asm.compare(">=", columns, m_w) & channels.count.equals(lanes)
+        with asm.when(full), asm.loop(rows) as i:
+            for lane, q, value in self._emit_row(buffer, i, channels):
+                target = corner + i * y_h + asm.load_index(channels.offsets, lane)
+                asm.store_first(value, min(lanes, m_w - q), target, q)
+        with asm.when(full.equals(0)), asm.loop(rows) as i:
+            for lane, q, value in self._emit_row(buffer, i, channels):
+                with asm.when(asm.compare(">", channels.count, lane)):
+                    target = corner + i * y_h + asm.load_index(channels.offsets, lane)
+                    count = asm.minimum(columns, m_w) - q
+                    asm.store(value, target, q, mask=asm.lanes_below(count, value.ir.type.count))
+
+    def _emit_row(
+        self, buffer: Value, i: Value, channels: _Channels
+    ) -> list[tuple[int, int, Value]]:
+        """One row of outputs: (lane, first column, values) for every channel."""
+        asm, lanes = self.asm, self.asm.lanes
+        row = [asm.load(buffer + i * self.row_floats, j * lanes) for j in range(self.shape.n)]
+        values = emit_program(asm, self.shape.output.row, row)
+        columns = [channels.epilogue(value, channels.terms) for value in values]
+        result = []
+        for q in range(0, self.shape.m[1], lanes):
+            turned = emit_rows(asm, columns[q : q + lanes])
+            result += [(lane, q, value) for lane, value in turned]
+        return result
