@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from nnpack.algorithms.base import Algorithm
 from nnpack.algorithms.direct import Direct
+from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
 from nnpack.algorithms.pointwise import Pointwise
 from nnpack.algorithms.winograd import WinogradAlgorithm
@@ -15,12 +16,14 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     WinogradAlgorithm(2),
     WinogradAlgorithm(4),
     WinogradAlgorithm(6),
+    FourierAlgorithm(8),
+    FourierAlgorithm(16),
     Direct(),
     ImplicitGemm(),
 )
 
 # Names of the original NNPACK.
-ALIASES: Mapping[str, str] = {"wt8x8": "winograd_6"}
+ALIASES: Mapping[str, str] = {"ft8x8": "fourier_8", "ft16x16": "fourier_16", "wt8x8": "winograd_6"}
 
 
 def find_algorithms(name: str) -> tuple[Algorithm, ...]:
