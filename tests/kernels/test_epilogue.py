@@ -69,11 +69,7 @@ def _epilogue(
     bias: float | None = None,
 ) -> Float32Array:
     """The whole epilogue, its numbers read from an argument block and its terms from vectors."""
-    kind = replace(
-        EpilogueOfProblem(activation=activation).kind,
-        scale=scale is not None,
-        bias=bias is not None,
-    )
+    kind = EpilogueOfProblem(scale is not None, bias is not None, activation).kind
     fields = epilogue_fields(kind)
     terms = {"scale": np.full(1, scale or 0, np.float32), "bias": np.full(1, bias or 0, np.float32)}
     numbers = epilogue_arguments(kind, activation.parameters if activation else ())

@@ -116,8 +116,8 @@ class WinogradAlgorithm:
         transforms = images * blocking.tiles * self._transform_cycles(problem, target, blocking)
         seconds = max(product, stream) + 0.2 * min(product, stream) + transforms / target.clock
         chain = min(blocking.depth, CHAIN_CHANNELS) + blocking.depth // CHAIN_CHANNELS
-        error = expected_error(shape.rows, shape.columns, chain)[1]
-        return Estimate(max(seconds, traffic_seconds(problem, target)), error)
+        relative_l2, error = expected_error(shape.rows, shape.columns, chain)
+        return Estimate(max(seconds, traffic_seconds(problem, target)), error, relative_l2)
 
     def _transform_cycles(self, problem: Problem, target: Target, blocking: Blocking) -> float:
         """Cycles a tile: loading, turning, transforming twice and storing, a vector at a time.
