@@ -1,0 +1,124 @@
+"""Memory: the part of the assembler that loads and stores. Pointers count in float32 elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+from nnpack.codegen.arithmetic import Arithmetic
+from nnpack.codegen.target import Target
+from nnpack.codegen.values import F32, I32, I64, POINTER, Index, Mask, Value
+
+
+class Memory(Arithmetic):
+    """Loads and stores of floats, vectors, indices and pointers; buffers on the stack."""
+
+    def __init__(self, target: Target, name: str) -> None:
+        super().__init__(target, name)
+        self._locals: dict[tuple[str, str, int], Any] = {}
+
+    def load(
+        self, pointer: Value, offset: Index = 0, *, mask: Mask = None, lanes: int | None = None
+    ) -> Value:
+        """``lanes`` floats from ``pointer + offset``; lanes outside ``mask`` are zero, unread."""
+        kind = self.vector_type(lanes)
+        address = self.add(pointer, offset).ir
+        if mask is None:
+            return self.wrap(self.builder.load(address, align=4, typ=kind))
+        zeros = self.constant(0.0, kind)
+        name = f"llvm.masked.load.v{kind.count}f32.p0"
+        return self.wrap(self._masked(name, kind, (address,), 0, (mask.ir, zeros)))
+
+    def store(self, value: Value, pointer: Value, offset: Index = 0, *, mask: Mask = None) -> None:
+        """Store a float or a vector at ``pointer + offset``; lanes outside ``mask`` stay."""
+        address = self.add(pointer, offset).ir
+        if mask is None:
+            self.builder.store(value.ir, address, align=4)
+            return
+        name = f"llvm.masked.store.v{value.ir.type.count}f32.p0"
+        self._masked(name, ir.VoidType(), (value.ir, address), 1, (mask.ir,))
+
+    def _masked(
+        self, name: str, returns: Any, head: tuple[Any, ...], pointer: int, tail: tuple[Any, ...]
+    ) -> Any:
+        """A masked load or store; LLVM 22 moved the alignment from an argument to an attribute."""
+        arguments = [*head, ir.Constant(I32, 4), *tail]
+        return self.intrinsic(name, returns, *arguments)
+
+    def local_floats(self, count: int) -> Value:
+        """A buffer of ``count`` floats on the stack, one a function and size; aligned to 64."""
+        return self._local(F32, count)
+
+    def local_words(self, count: int) -> Value:
+        """A buffer of ``count`` i64 on the stack, one a function and size."""
+        return self._local(I64, count)
+
+    def _local(self, kind: Any, count: int) -> Value:
+        key = self.builder.function.name, str(kind), count
+        if key not in self._locals:
+            with self.builder.goto_entry_block():
+                buffer = self.builder.alloca(kind, ir.Constant(I32, count))
+                buffer.align = 64
+                buffer.type = POINTER
+            self._locals[key] = buffer
+        return self.wrap(self._locals[key])
+
+    def store_first(self, value: Value, count: int, pointer: Value, offset: Index = 0) -> None:
+        """Store the first ``count`` lanes at ``pointer + offset``, in pieces of powers of two."""
+        start = 0
+        while start < count:
+            size = 1 << ((count - start).bit_length() - 1)
+            size = min(size, self.lanes)
+            piece = value
+            if size != value.ir.type.count:
+                piece = self.shuffle(value, None, list(range(start, start + size)))
+            self.store(piece, pointer, self.add(offset, start))
+            start += size
+
+    def load_float(self, pointer: Value, offset: Index = 0) -> Value:
+        """One float from ``pointer + offset``."""
+        return self.wrap(self.builder.load(self.add(pointer, offset).ir, align=4, typ=F32))
+
+    def broadcast(self, pointer: Value, offset: Index = 0, lanes: int | None = None) -> Value:
+        """A vector with the float at ``pointer + offset`` in every lane."""
+        return self.splat(self.load_float(pointer, offset), lanes)
+
+    def load_index(self, pointer: Value, offset: Index = 0) -> Value:
+        """The i64 at ``offset`` (counted in i64) behind ``pointer``."""
+        return self.wrap(self.builder.load(self._index_address(pointer, offset), align=8, typ=I64))
+
+    def store_index(self, value: Index, pointer: Value, offset: Index = 0) -> None:
+        """Store an i64 at ``offset`` (counted in i64) behind ``pointer``."""
+        address = self._index_address(pointer, offset)
+        self.builder.store(self.constant(value, I64), address, align=8)
+
+    def load_pointer(self, pointer: Value, offset: Index = 0) -> Value:
+        """The pointer at ``offset`` (counted in i64) behind ``pointer``."""
+        address = self._index_address(pointer, offset)
+        return self.wrap(self.builder.load(address, align=8, typ=POINTER))
+
+    def index_pointer(self, pointer: Value, offset: Index) -> Value:
+        """``pointer`` advanced by ``offset`` i64."""
+        return self.wrap(self._index_address(pointer, offset))
+
+    def _index_address(self, pointer: Value, offset: Index) -> Any:
+        return self.builder.gep(pointer.ir, [self.constant(offset, I64)], source_etype=I64)
+
+    def prefetch(self, pointer: Value, offset: Index = 0) -> None:
+        """Ask for the cache line of ``pointer + offset``; never faults."""
+        address = self.add(pointer, offset).ir
+        flags = [ir.Constant(I32, n) for n in (0, 3, 1)]
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), address, *flags)
+
+    def gather(self, pointer: Value, stride: Index, mask: Value) -> Value:
+        """Lanes l from ``pointer + l * stride``; lanes outside ``mask`` are zero, unread."""
+        lanes = mask.ir.type.count
+        kind = self.vector_type(lanes)
+        numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
+        offsets = self.builder.mul(numbers, self._splat_index(stride, lanes))
+        gep = self.builder.gep(pointer.ir, [offsets], source_etype=F32)
+        gep.type = ir.VectorType(POINTER, lanes)
+        name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"
+        arguments = (gep, ir.Constant(I32, 4), mask.ir, self.constant(0.0, kind))
+        return self.wrap(self.intrinsic(name, kind, *arguments))
