@@ -13,9 +13,7 @@ from nnpack.algorithms.winograd import WinogradAlgorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Pointwise(),
-    WinogradAlgorithm(2),
-    WinogradAlgorithm(4),
-    WinogradAlgorithm(6),
+    *(WinogradAlgorithm(m) for m in range(2, 8)),
     FourierAlgorithm(8),
     FourierAlgorithm(16),
     Direct(),

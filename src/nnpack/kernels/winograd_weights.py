@@ -64,9 +64,10 @@ class PackWinogradWeights:
             with asm.loop(args["channels"]) as c:
                 tap = start + c * args["weight_channel"]
                 places = [target + v * width for v in self._virtual(args, row, column, c)]
-                for f, value in enumerate(self._emit_kernel(asm, args, tap, row, column, present)):
-                    at_infinity = f % self.shape.t[1] == self.shape.t[1] - 1
-                    asm.store(value, places[at_infinity] + f * frequency)
+                kernel = self._emit_kernel(asm, args, tap, row, column, present)
+                for number, value in enumerate(kernel):
+                    at_infinity = number % self.shape.t[1] == self.shape.t[1] - 1
+                    asm.store(value, places[at_infinity] + frequency * number)
 
     def _virtual(
         self, args: Arguments, row: Value, column: Value, c: Value
