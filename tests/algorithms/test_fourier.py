@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -30,7 +31,7 @@ TOLERANCE = 1.5e-6
 def algorithms() -> list[FourierAlgorithm]:
     """Both tiles with either form of the products."""
     counts: tuple[Literal[3, 4], ...] = (3, 4)
-    return [FourierAlgorithm(n, (count,)) for n in (8, 16) for count in counts]  # type: ignore[arg-type]
+    return [FourierAlgorithm(n, (count,)) for n in (8, 16) for count in counts]
 
 
 BY_ALGORITHM = pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def assert_right(
         if algorithm.refusal(problem, target) is None
     ]
     assert runs
-    assert all_survive(lambda p=p, run=run: check(p, run, side) for p, run in runs)
+    assert all_survive(partial(check, problem, run, side) for problem, run in runs)
 
 
 @BY_TARGET
@@ -97,8 +98,10 @@ def test_every_width_and_height(algorithm: FourierAlgorithm, target: Target, sid
 @BY_SIDE
 @BY_ALGORITHM
 def test_every_number_of_channels(algorithm: FourierAlgorithm, target: Target, side: Side) -> None:
-    inputs = [problem_of((7, 9), (5, 5), (inputs, 2)) for inputs in range(1, 34)]
-    outputs = [problem_of((7, 9), (5, 5), (2, outputs)) for outputs in range(1, 67, 2)]
+    inputs = [problem_of((7, 9), (5, 5), (inputs, 2)) for inputs in (*range(1, 10), 15, 16, 17, 33)]
+    outputs = [
+        problem_of((7, 9), (5, 5), (2, outputs)) for outputs in (*range(1, 10), 15, 16, 17, 33, 66)
+    ]
     assert_right([*inputs, *outputs], algorithm, target, side)
 
 
@@ -149,7 +152,7 @@ def test_epilogues_are_fused() -> None:
     for activation in (None, nnpack.Relu(), nnpack.Clip(-1, 2), nnpack.Elu()):
         more: dict[str, Any] = {**words, "activation": activation}
         y = nnpack.conv2d(x, weight, algorithm="fourier_16", **more)
-        assert oracle.max_error(y, oracle.conv2d(x, weight, **more)) < 2e-6
+        assert oracle.max_error(y, oracle.conv2d(x, weight, **more)) < 6e-6
 
 
 @pytest.mark.parametrize(("alias", "name"), [("ft8x8", "fourier_8"), ("ft16x16", "fourier_16")])

@@ -35,7 +35,7 @@ def absolute(program: LinearProgram) -> LinearProgram:
         Op(
             ABSOLUTE.get(op.kind, op.kind),  # type: ignore[arg-type]
             op.operands,
-            op.constant and abs(op.constant),
+            op.constant if op.constant is None or op.constant > 0 else -op.constant,
         )
         for op in program.ops
         if op.kind != "neg"

@@ -25,10 +25,13 @@ TRANSFORM_CYCLES = 14.0
 
 
 class FourierAlgorithm:
-    """Overlap-save tiles of n x n inputs."""
+    """Overlap-save tiles of n x n inputs; complex products take one of ``multiplications``."""
 
-    def __init__(self, n: Literal[8, 16]) -> None:
+    def __init__(
+        self, n: Literal[8, 16], multiplications: tuple[Literal[3, 4], ...] = (3, 4)
+    ) -> None:
         self.n = n
+        self.multiplications = multiplications
         self.name = f"fourier_{n}"
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
@@ -76,7 +79,9 @@ class FourierAlgorithm:
 
     def _choose(self, problem: Problem, target: Target) -> tuple[FourierShape, float]:
         """The faster form of the products and its seconds on one thread, whatever the threads."""
-        shapes = [FourierShape(Form(self.n, count), problem.kernel) for count in (3, 4)]
+        shapes = [
+            FourierShape(Form(self.n, count), problem.kernel) for count in self.multiplications
+        ]
         timed = [(shape, _seconds(shape, problem, target)) for shape in shapes]
         return min(timed, key=lambda pair: pair[1])
 
