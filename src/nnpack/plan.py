@@ -85,7 +85,7 @@ def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
         packing += [_shifted(stage, {"packed": packed}) for stage in weights.stages]
         packed += -(-weights.nbytes // _ALIGNMENT) * _ALIGNMENT
     plans = [plan for plan, _ in parts]
-    formats = tuple((*plan.weight_format.description, plan.weight_format.nbytes) for plan in plans)
+    formats = tuple(_identity(plan.weight_format) for plan in plans)
     return Plan(
         algorithm="+".join(dict.fromkeys(plan.algorithm for plan in plans)),
         stages=tuple(stages),
@@ -94,6 +94,16 @@ def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
         threads=plans[0].threads,
         detail="; ".join(dict.fromkeys(plan.detail for plan in plans)),
     )
+
+
+def _identity(form: WeightFormat) -> tuple[object, ...]:
+    """What tells apart formats of different parts: which of the weights are packed, as well.
+
+    A layer of stride 2 asks for two phases side by side on a 1x2 image and for two others, of the
+    same size, on a 2x1 image.
+    """
+    arguments = tuple(tuple(stage.arguments.items()) for stage in form.stages)
+    return (*form.description, form.nbytes, arguments)
 
 
 def _shifted(stage: Stage, offsets: Mapping[str, int]) -> Stage:

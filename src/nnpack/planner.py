@@ -13,7 +13,7 @@ from nnpack.algorithms.base import (
     direct_error,
     direct_relative_l2,
 )
-from nnpack.algorithms.table import ALGORITHMS, ALIASES, find_algorithms
+from nnpack.algorithms.table import ALGORITHMS, algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
 from nnpack.plan import Plan, combine_plans
@@ -88,7 +88,7 @@ def check_algorithm(name: object) -> str:
     """``name`` if some algorithm is called so. Raises AlgorithmError."""
     if isinstance(name, str) and find_algorithms(name):
         return name
-    names = ", ".join(["auto", *(a.name for a in ALGORITHMS), *ALIASES])
+    names = ", ".join(algorithm_names())
     raise AlgorithmError(f"algorithm={name!r} is unknown; choose one of {names}")
 
 

@@ -29,4 +29,18 @@ def find_algorithms(name: str) -> tuple[Algorithm, ...]:
     wanted = ALIASES.get(name, name)
     if wanted == "auto":
         return ALGORITHMS
-    return tuple(a for a in ALGORITHMS if a.name == wanted or a.name.startswith(f"{wanted}_"))
+    return tuple(a for a in ALGORITHMS if wanted in (a.name, _family(a.name)))
+
+
+def algorithm_names() -> tuple[str, ...]:
+    """Everything that ``algorithm=`` may be: each family before its members, aliases last."""
+    names = ["auto"]
+    for algorithm in ALGORITHMS:
+        names += [_family(algorithm.name), algorithm.name]
+    return tuple(dict.fromkeys([*names, *ALIASES]))
+
+
+def _family(name: str) -> str:
+    """``name`` without the size of its tile."""
+    family, _, size = name.rpartition("_")
+    return family if size.isdecimal() else name

@@ -1,0 +1,93 @@
+"""A transposed convolution is its phases; the phases tile the output."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+
+import nnpack
+from nnpack.transposed import transposed_phases
+from tests import oracle
+from tests.plans import integers
+from tests.problems import TransposedCase, conv_transpose_problems
+
+
+def assert_close(y: np.ndarray, reference: oracle.Float64Array, case: TransposedCase) -> None:
+    """Errors within what ``accuracy="fast"`` allows of the greatest sum of absolute values."""
+    sums = oracle.conv_transpose2d(
+        np.abs(case.x), np.abs(case.weight), **{**case.arguments, "scale": None, "activation": None}
+    )
+    scale = 1.0 if case.scale is None else float(np.abs(case.scale).max())
+    bias = 0.0 if case.bias is None else float(np.abs(case.bias).max())
+    assert y.shape == reference.shape
+    bound = 5e-5 * (scale * np.max(sums, initial=0.0) + bias + 1)
+    assert np.all(np.abs(y - reference) <= bound)
+
+
+def assert_same(y: np.ndarray, reference: oracle.Float64Array) -> None:
+    """Of integer data: rounding aside, whatever algorithm computed them."""
+    np.testing.assert_allclose(y, reference, rtol=0, atol=1e-2)
+
+
+@given(case=conv_transpose_problems())
+def test_any_transposed_convolution_agrees_with_the_oracle(case: TransposedCase) -> None:
+    y = nnpack.conv_transpose2d(case.x, case.weight, case.bias, **case.arguments)
+    assert y.flags.c_contiguous
+    assert y.dtype == np.float32
+    assert_close(y, case.reference(), case)
+
+
+@given(case=conv_transpose_problems())
+def test_phases_write_every_element_once(case: TransposedCase) -> None:
+    problem = case.problem()
+    written = np.zeros(problem.y_shape, np.int64).ravel()
+    for phase in transposed_phases(problem):
+        forward = phase.problem
+        assert not forward.is_empty or problem.is_empty
+        places = phase.y_offset + sum(
+            np.arange(extent).reshape([-1 if axis == n else 1 for n in range(4)]) * stride
+            for axis, (extent, stride) in enumerate(
+                zip(forward.y_shape, forward.y_strides, strict=True)
+            )
+        )
+        written[np.asarray(places).ravel()] += 1
+    assert (written == 1).all()
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 1), (3, 2), (2, 2), (1, 3), (5, 1)])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 4])
+def test_phases_without_taps_hold_the_epilogue_of_zero(
+    stride: int, dilation: int, kernel: int
+) -> None:
+    rng = np.random.default_rng(1)
+    x, weight = integers(rng, (2, 3, 4, 5)), integers(rng, (3, 2, kernel, kernel))
+    bias = np.array([1.0, -2.0], np.float32)
+    words = {"stride": stride, "dilation": dilation, "activation": nnpack.Relu()}
+    y = nnpack.conv_transpose2d(x, weight, bias, **words)  # type: ignore[arg-type]
+    assert_same(y, oracle.conv_transpose2d(x, weight, bias, **words))  # type: ignore[arg-type]
+
+
+def test_phases_of_different_images_are_packed_apart() -> None:
+    """1x2 and 2x1 images ask for phases of the same sizes made of different taps."""
+    rng = np.random.default_rng(2)
+    weight = integers(rng, (3, 4, 3, 3))
+    layer = nnpack.ConvTranspose2d(weight, stride=2, padding=1)
+    for size in ((1, 2), (2, 1), (1, 2), (1, 1), (2, 2)):
+        x = integers(rng, (1, 3, *size))
+        expected = oracle.conv_transpose2d(x, weight, stride=2, padding=1)
+        assert_same(layer(x), expected)
+
+
+def test_output_padding_and_groups() -> None:
+    rng = np.random.default_rng(3)
+    x, weight = integers(rng, (1, 4, 5, 6)), integers(rng, (4, 3, 3, 3))
+    words = {"stride": 2, "padding": (1, 0), "output_padding": 1, "groups": 2}
+    y = nnpack.ConvTranspose2d(weight, **words)(x)  # type: ignore[arg-type]
+    assert_same(y, oracle.conv_transpose2d(x, weight, **words))  # type: ignore[arg-type]
+
+
+def test_strided_phases_beyond_the_padding_are_refused() -> None:
+    x, weight = np.zeros((1, 1, 2, 2), np.float32), np.zeros((1, 1, 3, 3), np.float32)
+    with pytest.raises(nnpack.ProblemError, match="pad less"):
+        nnpack.conv_transpose2d(x, weight, padding=3)
