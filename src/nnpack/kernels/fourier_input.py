@@ -129,7 +129,7 @@ class InputTransform:
         asm, fold = self.asm, self.shape.form.fold
         v_f = args["v_f"]
         # The second half of the depth follows the first.
-        half = args["input_blocks"] * args["block_tiles"] * asm.lanes
+        half = args["channel_blocks"] // fold * args["block_tiles"] * asm.lanes
         for plane in range(0, len(factors), fold * fold):
             for row in range(fold):
                 for depth, value in enumerate(factors[plane + row * fold :][:fold]):
