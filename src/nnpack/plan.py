@@ -12,7 +12,15 @@ from typing import Any
 
 from nnpack.kernels.stage import Kernel
 
-__all__ = ["Plan", "Slot", "Stage", "WeightFormat", "combine_plans", "packed_in_workspace", "profiled"]
+__all__ = [
+    "Plan",
+    "Slot",
+    "Stage",
+    "WeightFormat",
+    "combine_plans",
+    "packed_in_workspace",
+    "profiled",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, SupportsIndex
 
 from nnpack.arguments import (
@@ -110,9 +110,12 @@ class _Convolution:
     accuracy: Accuracy = "fast"
     x_strides: RowStrides
     y_strides: Strides
+    # Planning asks for the outputs a thousand times.
+    _outputs: Pair = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_extents(self)
+        object.__setattr__(self, "_outputs", self._count_outputs())
         _check_groups(self.groups, self.in_channels, self.out_channels)
         _check_accuracy(self.accuracy)
         _check_sizes(x=self.x_shape, weight=self.weight_shape, y=self.y_shape)
@@ -135,12 +138,12 @@ class _Convolution:
     @property
     def out_height(self) -> int:
         """Rows of y."""
-        return self.y_shape[2]
+        return self._outputs[0]
 
     @property
     def out_width(self) -> int:
         """Columns of y."""
-        return self.y_shape[3]
+        return self._outputs[1]
 
     @property
     def x_shape(self) -> Shape:
@@ -155,6 +158,10 @@ class _Convolution:
     @property
     def y_shape(self) -> Shape:
         """``(N, O, out_height, out_width)``."""
+        return self.batch, self.out_channels, *self._outputs
+
+    def _count_outputs(self) -> Pair:
+        """Rows and columns of y."""
         raise NotImplementedError
 
     @property
@@ -242,12 +249,9 @@ class Problem(_Convolution):
         """``(O, I/groups, kh, kw)``."""
         return self.out_channels, self.group_in_channels, *self.kernel
 
-    @property
-    def y_shape(self) -> Shape:
-        """``(N, O, out_height, out_width)``."""
+    def _count_outputs(self) -> Pair:
         image = (self.height, self.width)
-        outputs = conv_outputs(image, self.extent, self.padding, self.stride)
-        return self.batch, self.out_channels, *outputs
+        return conv_outputs(image, self.extent, self.padding, self.stride)
 
     @property
     def flops(self) -> int:
@@ -330,14 +334,11 @@ class TransposedProblem(_Convolution):
         """``(I, O/groups, kh, kw)``."""
         return self.in_channels, self.group_out_channels, *self.kernel
 
-    @property
-    def y_shape(self) -> Shape:
-        """``(N, O, out_height, out_width)``."""
+    def _count_outputs(self) -> Pair:
         image = (self.height, self.width)
-        outputs = transposed_outputs(
+        return transposed_outputs(
             image, self.extent, self.padding, self.stride, self.output_padding
         )
-        return self.batch, self.out_channels, *outputs
 
     @property
     def flops(self) -> int:

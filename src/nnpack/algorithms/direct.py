@@ -7,6 +7,7 @@ as multiplying with it; it does any problem.
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 
 from nnpack.algorithms.base import (
@@ -103,9 +104,15 @@ def _known_stride(problem: Problem) -> int | None:
 @functools.lru_cache(maxsize=4096)
 def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
     """The fastest tile and layout."""
-    tiles = _tile_menu(problem.group_out_channels, target)
     flats = (False, True) if is_dense(problem) else (False,)
-    choices = [_evaluate(problem, target, tile, flat) for tile in tiles for flat in flats]
+    menu = _tile_menu(problem.group_out_channels, target)
+    choices: list[_Choice] = []
+    for nv, tiles in itertools.groupby(menu, key=lambda tile: tile.nv):
+        # The layout, dear to find, is the same for tiles of all heights.
+        strip, heights = nv * target.lanes, list(tiles)
+        for flat in flats:
+            layout = choose_layout(problem, target, strip, flat, problem.out_height)
+            choices += [_evaluate(problem, target, tile, layout) for tile in heights]
     best = min(choices, key=lambda choice: choice.cycles)
     if threads == 1:
         return best
@@ -129,13 +136,12 @@ def _tile_menu(channels: int, target: Target) -> list[GemmTile]:
     ]
 
 
-def _evaluate(problem: Problem, target: Target, tile: GemmTile, flat: bool) -> _Choice:
+def _evaluate(problem: Problem, target: Target, tile: GemmTile, layout: RowLayout) -> _Choice:
     """Cycles of multiplying, of beginning and storing tiles, and of copying rows."""
     strip = tile.nv * target.lanes
-    layout = choose_layout(problem, target, strip, flat, problem.out_height)
     blocks = layout.blocks(problem)
     columns = layout.block_columns
-    if flat:
+    if layout.flat:
         length, runs = layout.block_rows * columns, blocks
     else:
         length, runs = columns, problem.out_height * ceil_div(problem.out_width, columns)

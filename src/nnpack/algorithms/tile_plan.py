@@ -12,7 +12,7 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
-from nnpack.algorithms.cost import CACHE_BANDWIDTH, MEMORY_BANDWIDTH
+from nnpack.algorithms.cost import CACHE_BANDWIDTH
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.codegen.target import Target
 from nnpack.kernels.gemm import GemmTile
@@ -23,38 +23,58 @@ from nnpack.problem import Problem
 
 Pair = tuple[int, int]
 
-# Multiplications a float of transformed weights that outrun the last-level cache.
-LEAST_BLOCK = 12
+# Tiles a block for which T / 2 flops a byte of weights outrun the last-level cache, and memory.
+LEAST_BLOCK_CACHED = 12
+LEAST_BLOCK_STREAMED = 32
+# What of the last-level cache one's own weights can count on, and the rate at which others come:
+# measured on Zen 4 with other layers in between, 13 MiB of weights at a cache of 32 MiB and more.
+LAST_LEVEL_SHARE = 1 / 4
+STREAM_BANDWIDTH = 12e9
 
 
 @dataclass(frozen=True)
-class Blocking:
-    """How tiles and panels are cut: everything in units of tiles, panels, and floats.
+class Grid:
+    """What there is to transform: tiles of all images, channel blocks, and their products.
 
-    The products of a plane have ``fold`` rows a tile and ``fold`` steps of depth a channel.
+    ``planes`` products of ``fold`` rows a tile and ``fold`` steps of depth a channel.
+    ``input_blocks``: blocks of channels of the products; ``shared_load``: as many of them are loaded
+    together.
     """
 
     planes: int
     fold: int
-    lanes: int
-    tile: GemmTile
-    input_blocks: int
-    panels: int
     tiles_h: int
     tiles_w: int
-    tiles: int
+    images: int
+    input_blocks: int
+    shared_load: int = 1
+
+    @property
+    def tiles(self) -> int:
+        """Tiles of one group."""
+        return self.images * self.tiles_h * self.tiles_w
+
+
+@dataclass(frozen=True)
+class Blocking:
+    """How tiles and panels are cut: everything in units of tiles, panels, and floats."""
+
+    grid: Grid
+    lanes: int
+    tile: GemmTile
+    panels: int
     block_tiles: int
     chunk_panels: int
 
     @property
     def blocks(self) -> int:
         """Blocks of tiles, of one group."""
-        return ceil_div(self.tiles, self.block_tiles)
+        return ceil_div(self.grid.tiles, self.block_tiles)
 
     @property
     def block_rows(self) -> int:
         """Rows of V and M a block."""
-        return round_up(self.fold * self.block_tiles, self.tile.mr)
+        return round_up(self.grid.fold * self.block_tiles, self.tile.mr)
 
     @property
     def chunks(self) -> int:
@@ -67,7 +87,7 @@ class Blocking:
 
         A cache line more than needed, so that the planes of a tile do not share one cache set.
         """
-        return (self.fold * self.input_blocks * self.block_rows + 1) * self.lanes
+        return (self.grid.fold * self.grid.input_blocks * self.block_rows + 1) * self.lanes
 
     @property
     def m_f(self) -> int:
@@ -77,71 +97,84 @@ class Blocking:
     @property
     def v_floats(self) -> int:
         """Floats of V, for one block of tiles."""
-        return round_up(self.planes * self.v_f, 64)
+        return round_up(self.grid.planes * self.v_f, 64)
 
     @property
     def m_floats(self) -> int:
         """Floats of M, for one block of tiles and chunk of panels."""
-        return round_up(self.planes * self.m_f, 64)
+        return round_up(self.grid.planes * self.m_f, 64)
 
     @property
     def weight_floats(self) -> int:
         """Floats of the transformed weights of one group."""
         width = self.panels * self.tile.nv * self.lanes
-        return self.planes * width * self.fold * self.input_blocks * self.lanes
+        return self.grid.planes * width * self.grid.fold * self.grid.input_blocks * self.lanes
 
     @property
     def rows(self) -> int:
         """Rows that are multiplied: those of every block up to a multiple of mr."""
-        last = self.tiles - (self.blocks - 1) * self.block_tiles
-        return (self.blocks - 1) * self.block_rows + round_up(self.fold * last, self.tile.mr)
+        last = self.grid.tiles - (self.blocks - 1) * self.block_tiles
+        return (self.blocks - 1) * self.block_rows + round_up(self.grid.fold * last, self.tile.mr)
 
 
-def choose_blocking(
-    planes: int, fold: int, m: Pair, problem: Problem, target: Target, threads: int
-) -> Blocking:
-    """The blocking of ``problem`` in tiles of m outputs, ``planes`` products of ``fold`` rows."""
-    lanes = target.lanes
-    tiles_h, tiles_w = ceil_div(problem.out_height, m[0]), ceil_div(problem.out_width, m[1])
-    tiles = problem.batch * tiles_h * tiles_w
+def choose_blocking(grid: Grid, problem: Problem, target: Target, threads: int) -> Blocking:
+    """The blocking of one problem."""
+    lanes, fold, tiles = target.lanes, grid.fold, grid.tiles
     tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target)
-    input_blocks = ceil_div(problem.group_in_channels, lanes)
     panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
-    v_bytes = FLOAT_BYTES * planes * fold * fold * input_blocks * lanes
-    block = choose_block_tiles(tile, fold, tiles, v_bytes, target)
-    m_bytes = FLOAT_BYTES * planes * fold * tile.nv * lanes
+    v_bytes = FLOAT_BYTES * grid.planes * fold * fold * grid.input_blocks * lanes
+    weight_bytes = v_bytes // fold * panels * tile.nv * lanes * problem.groups
+    block = choose_block_tiles(tile, fold, tiles, v_bytes, weight_bytes, target)
+    if threads > 1:
+        block = _even_block(block, tile, fold, tiles, threads)
+    m_bytes = FLOAT_BYTES * grid.planes * fold * tile.nv * lanes
     chunk = _chunk_panels(block * v_bytes, block * m_bytes, panels, target)
     blocks = problem.groups * ceil_div(tiles, block)
-    if threads > 1 and blocks < 2 * threads:
+    if not is_fused(blocks, threads):
         chunk = min(chunk, max(1, ceil_div(panels * blocks, 4 * threads)))
-    return Blocking(
-        planes, fold, lanes, tile, input_blocks, panels, tiles_h, tiles_w, tiles, block, chunk
-    )
+    return Blocking(grid, lanes, tile, panels, block, chunk)
 
 
-def choose_multiply_tile(tiles: int, channels: int, target: Target) -> GemmTile:
-    """The register tile of the products: ``tiles`` rows by ``channels`` in the lanes."""
+def is_fused(blocks: int, threads: int) -> bool:
+    """Whether a task is a whole block: when the threads get equally many, or very many."""
+    return blocks % threads == 0 or blocks >= 4 * threads
+
+
+def _even_block(block: int, tile: GemmTile, fold: int, tiles: int, threads: int) -> int:
+    """A block a little smaller, so that the threads get equally many."""
+    blocks = ceil_div(tiles, block)
+    if blocks < threads or blocks > 8 * threads:
+        return block
+    step = tile.mr // math.gcd(tile.mr, fold)
+    return round_up(ceil_div(tiles, round_up(blocks, threads)), step)
+
+
+def choose_multiply_tile(rows: int, channels: int, target: Target) -> GemmTile:
+    """The register tile of the products: ``rows`` by ``channels`` in the lanes."""
     vectors = ceil_div(channels, target.lanes)
 
-    def cost(tile: GemmTile) -> tuple[float, int]:
-        rows = round_up(tiles, tile.mr)
+    def cost(tile: GemmTile) -> tuple[float, int, int]:
+        passes = ceil_div(rows, tile.mr)
         columns = round_up(vectors, tile.nv)
-        return round(rows * columns / relative_rate(tile, target), 3), -tile.mr * tile.nv
+        steps = passes * tile.mr * columns / relative_rate(tile, target)
+        # Among equals few passes, for only the first of them streams the weights.
+        return round(steps, 3), passes, -tile.mr * tile.nv
 
     return min(tile_menu(target), key=cost)
 
 
 def choose_block_tiles(
-    tile: GemmTile, fold: int, tiles: int, tile_bytes: int, target: Target
+    tile: GemmTile, fold: int, tiles: int, v_bytes: int, weight_bytes: int, target: Target
 ) -> int:
-    """Tiles a block, ``fold`` rows each, that fill multiples of mr; V has ``tile_bytes`` a tile.
+    """Tiles a block, ``fold`` rows each, that fill multiples of mr; V has ``v_bytes`` a tile.
 
     Enough that a pass over the transformed weights is paid for (T/2 flops a byte), and so few
     that V stays in half the second-level cache when that leaves enough.
     """
-    fitting = target.caches.l2 // 2 // tile_bytes
+    fitting = target.caches.l2 // 2 // v_bytes
+    least = LEAST_BLOCK_CACHED if _stay_cached(weight_bytes, target) else LEAST_BLOCK_STREAMED
     step = tile.mr // math.gcd(tile.mr, fold)
-    most = round_up(min(tiles, max(fitting, LEAST_BLOCK)), step)
+    most = round_up(min(tiles, max(fitting, least)), step)
     blocks = ceil_div(tiles, most)
     return round_up(ceil_div(tiles, blocks), step)
 
@@ -158,7 +191,11 @@ def weight_bandwidth(floats: float, target: Target) -> float:
     nbytes = FLOAT_BYTES * floats
     if nbytes <= target.caches.l2 // 2:
         return 1e12
-    return CACHE_BANDWIDTH if nbytes <= target.caches.l3 else MEMORY_BANDWIDTH
+    return CACHE_BANDWIDTH if _stay_cached(nbytes, target) else STREAM_BANDWIDTH
+
+
+def _stay_cached(nbytes: float, target: Target) -> bool:
+    return nbytes <= LAST_LEVEL_SHARE * target.caches.l3
 
 
 def tile_stages(
@@ -166,9 +203,9 @@ def tile_stages(
 ) -> tuple[tuple[Stage, ...], int]:
     """One fused stage over blocks of tiles, or two when there are too few; and their floats."""
     words = _arguments(problem, blocking)
-    blocks = problem.groups * blocking.blocks
+    blocks, grid = problem.groups * blocking.blocks, blocking.grid
     v_floats, m_floats = blocking.v_floats, blocking.m_floats
-    if threads == 1 or blocks >= 2 * threads:
+    if is_fused(blocks, threads):
         scratch = v_floats + m_floats
         words |= {"scratch_stride": scratch, "v": 0, "scratch": Slot("workspace")}
         return (Stage(kernel("all"), blocks, words),), threads * scratch
@@ -176,7 +213,7 @@ def tile_stages(
     words |= {"scratch_stride": m_floats, "v": Slot("workspace")}
     words["scratch"] = Slot("workspace", FLOAT_BYTES * shared)
     stages = (
-        Stage(kernel("input"), blocks * blocking.input_blocks, words),
+        Stage(kernel("input"), blocks * (grid.input_blocks // grid.shared_load), words),
         Stage(kernel("output"), blocks * blocking.chunks, words),
     )
     return stages, shared + threads * m_floats
@@ -184,6 +221,7 @@ def tile_stages(
 
 def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
     n, c, h = problem.x_strides
+    grid = blocking.grid
     return {
         "x": Slot("x"),
         "x_n": n,
@@ -192,8 +230,8 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "weight": Slot("packed"),
         "groups": problem.groups,
         "channels": problem.group_in_channels,
-        "channel_blocks": blocking.fold * blocking.input_blocks,
-        "input_blocks": blocking.input_blocks,
+        "channel_blocks": grid.fold * grid.input_blocks,
+        "input_units": grid.input_blocks // grid.shared_load,
         "group_out_channels": problem.group_out_channels,
         "panels": blocking.panels,
         "chunk_panels": blocking.chunk_panels,
@@ -201,9 +239,9 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "width": problem.width,
         "out_height": problem.out_height,
         "out_width": problem.out_width,
-        "tiles_h": blocking.tiles_h,
-        "tiles_w": blocking.tiles_w,
-        "tiles": blocking.tiles,
+        "tiles_h": grid.tiles_h,
+        "tiles_w": grid.tiles_w,
+        "tiles": grid.tiles,
         "block_tiles": blocking.block_rows,
         "stage_tiles": blocking.block_tiles,
         "pad_top": problem.padding[0],

@@ -99,8 +99,7 @@ def emit_rank_one(
     """One step: ``acc[i, j] += a[i * row_step] * b[j]``."""
     lanes = asm.lanes
     vectors = [
-        asm.load(b, j * lanes, mask=masks[j] if masks is not None else None)
-        for j in range(tile.nv)
+        asm.load(b, j * lanes, mask=masks[j] if masks is not None else None) for j in range(tile.nv)
     ]
     for i in range(tile.mr):
         a_i = asm.broadcast(a, i * row_step)

@@ -51,9 +51,7 @@ class Arguments:
 
 
 @contextmanager
-def emit_stage(
-    asm: Assembler, fields: Fields
-) -> Iterator[tuple[Arguments, Value, Value, Value]]:
+def emit_stage(asm: Assembler, fields: Fields) -> Iterator[tuple[Arguments, Value, Value, Value]]:
     """Define the stage function: yields (arguments, first_task, last_task, worker)."""
     with asm.function(
         ENTRY, exported=True, block="pointer", first="index", last="index", worker="index"

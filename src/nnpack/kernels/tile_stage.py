@@ -28,7 +28,7 @@ TILE_FIELDS: Fields = {
             "channels",
             "group_out_channels",
             "chunk_panels",
-            "input_blocks",
+            "input_units",
             "stage_tiles",
             "height",
             "width",
@@ -53,7 +53,8 @@ TILE_FIELDS: Fields = {
 }
 """The words that every such stage has, beside those of `tiles.MULTIPLY_FIELDS`.
 
-``stage_tiles`` are the tiles of a block and ``input_blocks`` the blocks of input channels. The rows
+``stage_tiles`` are the tiles of a block and ``input_units`` the blocks of input channels
+that are loaded, each a task of the input side. The rows
 and the depth of the products are ``rows`` times as many.
 """
 
@@ -87,11 +88,11 @@ class _Tasks:
         scratch = args["scratch"] + worker * args["scratch_stride"]
         with asm.loop(last, start=first) as task:
             if self.part == "all":
-                self._emit_input(task, asm.index(0), args["input_blocks"], scratch)
+                self._emit_input(task, asm.index(0), args["input_units"], scratch)
                 with asm.loop(self.chunks) as chunk:
                     self._emit_output(task, chunk, scratch, scratch + args["v_block"])
             elif self.part == "input":
-                block, c = task // args["input_blocks"], task % args["input_blocks"]
+                block, c = task // args["input_units"], task % args["input_units"]
                 self._emit_input(block, c, c + 1, args["v"] + block * args["v_block"])
             else:
                 block, chunk = task // self.chunks, task % self.chunks

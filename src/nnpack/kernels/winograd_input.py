@@ -81,9 +81,7 @@ class InputTransform:
             return 0, unit
         return unit // args["phase_blocks"], unit % args["phase_blocks"]
 
-    def _image(
-        self, args: Arguments, walk: TileWalk, x: Value
-    ) -> tuple[Value, Index, Index]:
+    def _image(self, args: Arguments, walk: TileWalk, x: Value) -> tuple[Value, Index, Index]:
         """The image of a tile and, for dilated convolutions, its phase in that image."""
         n = walk.state["n"]
         if not self.shape.dilated:
@@ -144,7 +142,9 @@ class InputTransform:
             loaded += self._emit_load(row, q, width, channels, bounds)
         for phase in range(self.phases):
             if step is None:
-                columns = [channels.gather(row, args["step_w"] * j, bounds) for j in range(self.t_w)]
+                columns = [
+                    channels.gather(row, args["step_w"] * j, bounds) for j in range(self.t_w)
+                ]
             else:
                 columns = loaded[phase : self.span : step][: self.t_w]
             target = buffer + (i + phase * self.t_h) * (self.t_w * asm.lanes)

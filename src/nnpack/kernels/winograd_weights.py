@@ -69,9 +69,7 @@ class PackWinogradWeights:
                     at_infinity = number % self.shape.t[1] == self.shape.t[1] - 1
                     asm.store(value, places[at_infinity] + frequency * number)
 
-    def _virtual(
-        self, args: Arguments, row: Value, column: Value, c: Value
-    ) -> tuple[Value, Value]:
+    def _virtual(self, args: Arguments, row: Value, column: Value, c: Value) -> tuple[Value, Value]:
         """The virtual channel, at most frequencies and at infinity (see `winograd_input`)."""
         step_h, step_w = args.load("step_h", "step_w")
         by_row = row * step_w + column
