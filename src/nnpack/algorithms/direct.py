@@ -7,7 +7,6 @@ as multiplying with it; it does any problem.
 from __future__ import annotations
 
 import functools
-import itertools
 from dataclasses import dataclass
 
 from nnpack.algorithms.base import (
@@ -21,7 +20,6 @@ from nnpack.algorithms.base import (
     weight_arguments,
 )
 from nnpack.algorithms.cost import product_seconds
-from nnpack.algorithms.gemm_tiles import relative_rate
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.codegen.target import Target
 from nnpack.kernels.gemm import GemmTile
@@ -55,14 +53,14 @@ class Direct:
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product with its edges, and one pass of copying rows."""
-        choice = _choose(problem, target, 1)
+        choice = _choose(problem, target)
         steps = choice.cycles * target.multiply_adds_per_cycle
         return Estimate(product_seconds(problem, target, steps), direct_error(_depth(problem)))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage."""
-        choice = _choose(problem, target, threads)
-        tile, layout = choice.tile, choice.layout
+        choice = _choose(problem, target)
+        tile, layout = choice.tile, _layout(problem, target, threads, choice)
         depth, images = _depth(problem), problem.batch * problem.groups
         panels = ceil_div(problem.group_out_channels, tile.mr)
         blocks = images * layout.blocks(problem)
@@ -102,55 +100,68 @@ def _known_stride(problem: Problem) -> int | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
-    """The fastest tile and layout."""
-    flats = (False, True) if is_dense(problem) else (False,)
-    menu = _tile_menu(problem.group_out_channels, target)
-    choices: list[_Choice] = []
-    for nv, tiles in itertools.groupby(menu, key=lambda tile: tile.nv):
-        # The layout, dear to find, is the same for tiles of all heights.
-        strip, heights = nv * target.lanes, list(tiles)
-        for flat in flats:
-            layout = choose_layout(problem, target, strip, flat, problem.out_height)
-            choices += [_evaluate(problem, target, tile, layout) for tile in heights]
-    best = min(choices, key=lambda choice: choice.cycles)
+def _choose(problem: Problem, target: Target) -> _Choice:
+    """The fastest tile and layout on one thread."""
+    tiles = _tile_menu(problem.group_out_channels, target)
+    choices = []
+    for nv in {tile.nv for tile in tiles}:
+        strip, height = nv * target.lanes, problem.out_height
+        flats = (False, True) if is_dense(problem) else (False,)
+        for layout in (choose_layout(problem, target, strip, flat, height) for flat in flats):
+            choices += [_evaluate(problem, target, t, layout) for t in tiles if t.nv == nv]
+    return min(choices, key=lambda choice: choice.cycles)
+
+
+def _layout(problem: Problem, target: Target, threads: int, choice: _Choice) -> RowLayout:
+    """The layout with blocks enough for all threads."""
     if threads == 1:
-        return best
-    layout = choose_layout(
-        problem,
-        target,
-        best.tile.nv * target.lanes,
-        best.layout.flat,
-        ceil_div(problem.out_height * problem.batch * problem.groups, TASKS_PER_THREAD * threads),
-    )
-    return _Choice(best.tile, layout, best.cycles)
+        return choice.layout
+    rows = problem.out_height * problem.batch * problem.groups
+    most = max(1, ceil_div(rows, TASKS_PER_THREAD * threads))
+    strip = choice.tile.nv * target.lanes
+    return choose_layout(problem, target, strip, choice.layout.flat, most)
 
 
 def _tile_menu(channels: int, target: Target) -> list[GemmTile]:
-    """Tiles that fit the registers, one left free; for few channels they are low and wide."""
-    return [
-        tile
-        for nv in range(1, 9)
-        for mr in range(1, min(channels, target.registers) + 1)
-        if (tile := GemmTile(mr, nv)).registers(target) < target.registers
-    ]
+    """For each width the three highest tiles that fit the registers, one left free.
+
+    Of tiles that take equally many panels, only the lowest; for few channels there are wide ones.
+    """
+    tiles = []
+    for nv in range(1, 9 if channels <= 4 else 5):
+        most = (target.registers - GemmTile(0, nv).registers(target) - 1) // nv
+        panels = ceil_div(channels, max(1, min(most, channels)))
+        heights = {ceil_div(channels, panels + more) for more in range(3)}
+        tiles += [GemmTile(mr, nv) for mr in sorted(heights) if mr <= most]
+    return tiles
+
+
+def _step_cycles(tile: GemmTile, target: Target) -> float:
+    """Cycles of one step of the product: ``mr * nv`` multiply-adds and what they read.
+
+    Most vectors of B cross a cache line and take two loads; a sum is there for the next
+    multiply-add after 4 cycles.
+    """
+    arithmetic = tile.mr * tile.nv / target.multiply_adds_per_cycle
+    loads = tile.nv * max(1.0, target.lanes / 8) + tile.mr / 2
+    return max(arithmetic, loads, 4.0) / 0.96
 
 
 def _evaluate(problem: Problem, target: Target, tile: GemmTile, layout: RowLayout) -> _Choice:
-    """Cycles of multiplying, of beginning and storing tiles, and of copying rows."""
+    """Cycles of multiplying, of beginning and storing tiles, and of copying rows.
+
+    The constants fit first layers, small groups and odd sizes (Zen 4, AVX-512) within a quarter.
+    """
     strip = tile.nv * target.lanes
-    blocks = layout.blocks(problem)
-    columns = layout.block_columns
+    blocks, columns = layout.blocks(problem), layout.block_columns
     if layout.flat:
         length, runs = layout.block_rows * columns, blocks
     else:
         length, runs = columns, problem.out_height * ceil_div(problem.out_width, columns)
     vectors, tiles = runs * ceil_div(length, target.lanes), runs * ceil_div(length, strip)
     panels = ceil_div(problem.group_out_channels, tile.mr)
-    # A multiply-add takes 4 cycles until its sum is there for the next.
-    busy = min(1.0, tile.mr * tile.nv / (4 * target.multiply_adds_per_cycle))
-    rate = relative_rate(tile, target) * busy * target.multiply_adds_per_cycle
-    product = panels * vectors * tile.mr * _depth(problem) / rate
+    steps = panels * _depth(problem) * vectors / tile.nv
+    product = steps * _step_cycles(tile, target)
     starts = panels * tiles * (30 + 1.0 * tile.mr * tile.nv)
     rows = blocks * layout.vertical.places(layout.block_rows) * problem.group_in_channels
     copied = rows * layout.horizontal.phases * ceil_div(layout.pitch, target.lanes)
