@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nnpack.algorithms.base import Algorithm
+from nnpack.algorithms.depthwise import Depthwise
 from nnpack.algorithms.direct import Direct
 from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
@@ -16,6 +17,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     *(WinogradAlgorithm(m) for m in range(2, 8)),
     FourierAlgorithm(8),
     FourierAlgorithm(16),
+    Depthwise(),
     Direct(),
     ImplicitGemm(),
 )

@@ -1,0 +1,197 @@
+"""Depthwise convolution: as many groups as input channels, straight on the planes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from nnpack.algorithms.base import (
+    FLOAT_BYTES,
+    Estimate,
+    ceil_div,
+    direct_error,
+    round_up,
+    store_arguments,
+    weight_arguments,
+)
+from nnpack.algorithms.cost import product_seconds
+from nnpack.codegen.target import Target
+from nnpack.kernels.depthwise import MAX_KEPT_WEIGHTS, ZEROS_MARGIN, DepthwiseConvolution
+from nnpack.kernels.weights import PackWeights
+from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.problem import Problem
+
+# All taps are unrolled: beyond this, code outgrows the instruction cache.
+MAX_TAPS = 128
+MAX_STRIDE = 4
+# Output rows of a tile: more save few loads and waste more on short planes.
+MAX_ROWS = 8
+TASKS_PER_THREAD = 4
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Rows and lanes of a tile, rows that share input being ``spacing`` apart; bands a plane."""
+
+    rows: int
+    lanes: int
+    spacing: int
+    row_step: int
+    bands: int
+    cycles: float
+
+
+class Depthwise:
+    """Depthwise convolution."""
+
+    name = "depthwise"
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """Groups of one channel, kernels that can be unrolled, output rows without gaps."""
+        kh, kw = problem.kernel
+        if problem.groups != problem.in_channels:
+            return f"needs groups={problem.in_channels}, one a channel, got {problem.groups}"
+        if kh * kw > MAX_TAPS:
+            return f"needs a kernel of at most {MAX_TAPS} taps, got {kh}x{kw}"
+        if problem.stride[1] > MAX_STRIDE or _row_step(problem) > MAX_STRIDE:
+            return f"needs strides of at most {MAX_STRIDE}, got {problem.stride}"
+        if problem.y_strides[3] != 1:
+            return "needs output pixels side by side, not those of a transposed convolution"
+        return None
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """Multiply-adds and loads of all tiles, or the traffic of the planes."""
+        choice = _choose(problem, target, 1)
+        steps = choice.cycles * problem.group_out_channels * target.multiply_adds_per_cycle
+        seconds = product_seconds(problem, target, steps)
+        return Estimate(seconds, direct_error(problem.kernel[0] * problem.kernel[1]))
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """One stage; a task is a band of rows of one plane."""
+        choice = _choose(problem, target, threads)
+        kernel = DepthwiseConvolution(
+            problem.kernel,
+            choice.rows,
+            choice.row_step,
+            choice.spacing > 1,
+            problem.stride[1],
+            problem.dilation[1] == 1,
+            choice.lanes,
+            problem.epilogue.kind,
+        )
+        zeros = round_up(problem.width + 2 * ZEROS_MARGIN, 64)
+        words: dict[str, Argument] = {
+            "scratch": Slot("workspace"),
+            "scratch_stride": zeros,
+            "bands": choice.bands,
+            "band_rows": problem.out_height // choice.bands,
+            "spacing": choice.spacing,
+        }
+        tasks = problem.batch * problem.out_channels * choice.bands
+        arguments = {**_arguments(problem), **_inner_columns(problem, choice.lanes), **words}
+        return Plan(
+            algorithm=self.name,
+            stages=(Stage(kernel, tasks, arguments),),
+            weight_format=_weight_format(problem),
+            workspace_bytes=FLOAT_BYTES * zeros * threads,
+            threads=threads,
+            detail=f"{choice.rows}x{choice.lanes} tile",
+        )
+
+
+def _row_step(problem: Problem) -> int:
+    return problem.stride[0] // math.gcd(problem.stride[0], problem.dilation[0])
+
+
+def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
+    """The tile that wastes least."""
+    spacing = problem.dilation[0] // math.gcd(problem.stride[0], problem.dilation[0])
+    planes = problem.batch * problem.out_channels
+    wanted = ceil_div(TASKS_PER_THREAD * threads, planes) if threads > 1 else 1
+    # The edges of a band are visited after its inside: both should be within the second level.
+    row_bytes = FLOAT_BYTES * problem.width * problem.stride[0]
+    fitting = max(1, target.caches.l2 // 4 // row_bytes)
+    bands = max(wanted, ceil_div(problem.out_height, fitting))
+    least = min(problem.out_height, 2 * MAX_ROWS * spacing)
+    bands = max(1, min(bands, problem.out_height // least))
+    band_rows = problem.out_height // bands
+    most = max(1, min(MAX_ROWS, band_rows // spacing))
+    choices = [
+        _Choice(rows, lanes, spacing, _row_step(problem), bands, 0.0)
+        for rows in range(1, most + 1)
+        for lanes in {target.lanes, min(target.lanes, 8)}
+    ]
+    return min((_with_cycles(problem, target, c, band_rows) for c in choices), key=_cycles)
+
+
+def _cycles(choice: _Choice) -> float:
+    return choice.cycles
+
+
+def _with_cycles(problem: Problem, target: Target, choice: _Choice, band_rows: int) -> _Choice:
+    """Cycles of one output plane.
+
+    A vector that crosses cache lines takes two loads. One that finds no free register is spilled,
+    for the compiler moves loads far ahead of their use. Whatever takes longer counts, arithmetic
+    or memory, and a part of the other; the constants fit 3x3 to 9x9 kernels with strides 1 and 2
+    on planes of 7x7 to 112x112 (Zen 4, AVX-512) within a third.
+    """
+    kh, kw = problem.kernel
+    rows = choice.rows
+    # Half a register takes half the multipliers, but as many instructions.
+    wide = 1.0 if choice.lanes == target.lanes else 0.6
+    blocks = choice.bands * choice.spacing * ceil_div(band_rows, rows * choice.spacing)
+    tiles = blocks * ceil_div(problem.out_width, choice.lanes)
+    arithmetic = rows * kh * kw * wide / target.multiply_adds_per_cycle
+    vectors = kw if problem.stride[1] == 1 or problem.dilation[1] > 1 else kw + 1
+    loads = ((rows - 1) * choice.row_step + kh) * vectors
+    kept = kh * kw if kh * kw <= MAX_KEPT_WEIGHTS else 0
+    spilled = max(0, loads + kept - target.registers)
+    memory = loads * (0.5 + wide) + 1.5 * spilled
+    tile = max(arithmetic, memory) + 0.3 * min(arithmetic, memory) + 2.0 * rows + 8
+    return replace(choice, cycles=tiles * tile + 60)
+
+
+def _inner_columns(problem: Problem, lanes: int) -> dict[str, Argument]:
+    """The output columns, whole vectors, all of whose taps are inside the image."""
+    left, stride = problem.padding[2], problem.stride[1]
+    reach = (problem.kernel[1] - 1) * problem.dilation[1]
+    first = round_up(ceil_div(max(left, 0), stride), lanes)
+    # A column c is inside when c * stride - left + reach <= width - 1.
+    inside = min(problem.out_width, (problem.width - 1 + left - reach) // stride + 1)
+    last = max(inside, 0) // lanes * lanes
+    if last <= first:
+        return {"inner_first": 0, "inner_last": 0}
+    return {"inner_first": first, "inner_last": last}
+
+
+def _arguments(problem: Problem) -> dict[str, Argument]:
+    n, c, h = problem.x_strides
+    return {
+        **store_arguments(problem),
+        "weight": Slot("packed"),
+        "x": Slot("x"),
+        "x_n": n,
+        "x_c": c,
+        "x_h": h,
+        "channels": problem.in_channels,
+        "multiplier": problem.group_out_channels,
+        "height": problem.height,
+        "width": problem.width,
+        "out_height": problem.out_height,
+        "out_width": problem.out_width,
+        "stride_h": problem.stride[0],
+        "dilation_h": problem.dilation[0],
+        "dilation_w": problem.dilation[1],
+        "pad_top": problem.padding[0],
+        "pad_left": problem.padding[2],
+    }
+
+
+def _weight_format(problem: Problem) -> WeightFormat:
+    """The taps of one output channel after the other."""
+    panels = problem.group_out_channels
+    arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
+    nbytes = FLOAT_BYTES * problem.out_channels * problem.kernel[0] * problem.kernel[1]
+    pack = Stage(PackWeights(1), problem.out_channels, arguments)
+    return WeightFormat(("panels", 1), nbytes, (pack,))

@@ -1,0 +1,337 @@
+"""Depthwise convolution: one channel in, one channel out, in one pass over both planes.
+
+Output pixels of one row stand in the lanes. A tile is one vector wide and several output rows high:
+it loads each row of input once a tap column and adds it to every output row that it belongs to,
+
+    acc[j] += weight[t - j * q, s] * row[t, s]        for 0 <= t - j * q < kh,
+
+so that `rows` outputs of a kernel of kh rows cost (rows - 1) * q + kh loads a tap column instead
+of rows * kh. With dilation the rows of a tile are `spacing` apart, the least distance at which they
+share input rows; these are then q input rows (of the dilated grid) apart.
+
+Rows outside the image are read from a row of zeros; lanes outside it are masked. Only vectors at
+the ends of rows need masks, and have them in the registers for a whole band of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
+from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
+from nnpack.kernels.taps import TapLoad
+from nnpack.problem import EpilogueKind
+
+# Weights of so many taps are kept in registers, or at least on the stack as whole vectors.
+MAX_KEPT_WEIGHTS = 16
+
+# Floats before and behind the row of zeros. Masked lanes that fall onto a page that is not there
+# do no harm, but take an assist of some 500 cycles: ten times as long as a tile.
+ZEROS_MARGIN = 128
+
+_FIELDS = {
+    **dict.fromkeys(("x", "weight", "y", "scratch"), "pointer"),
+    **dict.fromkeys(
+        (
+            "scratch_stride",
+            "channels",
+            "multiplier",
+            "bands",
+            "band_rows",
+            "height",
+            "width",
+            "out_height",
+            "out_width",
+            "inner_first",
+            "inner_last",
+            "stride_h",
+            "dilation_h",
+            "dilation_w",
+            "spacing",
+            "pad_top",
+            "pad_left",
+            "x_n",
+            "x_c",
+            "x_h",
+            "y_n",
+            "y_c",
+            "y_h",
+        ),
+        "index",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DepthwiseConvolution:
+    """The stage ``y[n, k, i, j] = epilogue(sum weight[k, r, s] * x[n, k // multiplier, i', j'])``.
+
+    The sum is over r and s; ``i' = i * sh + r * dh - top``, ``j' = j * sw + s * dw - left``.
+    ``rows``: output rows of a tile; a band has at least as many in each of its ``spacing`` phases.
+    ``row_step``: how far they are apart in input rows, in units of the dilation. ``spaced``: they
+    are ``spacing`` output rows apart, else they follow each other.
+    ``adjacent``: the horizontal dilation is 1. ``lanes``: pixels in a vector, which may be fewer
+    than the target has.
+    """
+
+    kernel: tuple[int, int]
+    rows: int
+    row_step: int
+    spaced: bool
+    stride_w: int
+    adjacent: bool
+    lanes: int
+    epilogue: EpilogueKind
+    profile: bool = False
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return {**_FIELDS, **epilogue_fields(self.epilogue), **profile_fields(self.profile)}
+
+    @property
+    def taps(self) -> int:
+        """Taps of the kernel."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def tap_groups(self) -> list[tuple[int, int]]:
+        """Tap columns that are loaded together: the first of each group, and how many."""
+        width = self.kernel[1]
+        size = self.stride_w if self.adjacent else 1
+        return [(s, min(size, width - s)) for s in range(0, width, size)]
+
+    @property
+    def in_rows(self) -> int:
+        """Rows of input that a tile reads."""
+        return (self.rows - 1) * self.row_step + self.kernel[0]
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        asm.lanes = (
+            self.lanes
+        )  # all vectors of this kernel, which may be narrower than the target's
+        for edge in (False, True):
+            _emit_columns_function(asm, self, edge)
+        with emit_stage(asm, self.fields) as (args, first, last, worker):
+            zeros = args["scratch"] + worker * args["scratch_stride"] + ZEROS_MARGIN
+            with asm.loop(args["width"], step=self.lanes) as v:
+                asm.store(asm.zeros(), zeros, v)
+            with PhaseTimer(args, self.profile).phase("multiplication"):
+                place = _place_of(args, first)
+                with asm.loop(last, start=first, carry=place):
+                    _emit_task(asm, self, args, place, zeros)
+                    _emit_advance(asm, args, place)
+
+
+def _name(edge: bool) -> str:
+    return "edge_columns" if edge else "inner_columns"
+
+
+_COUNTERS = ("band", "copy", "channel", "image")
+
+
+def _place_of(args: Arguments, task: Value) -> dict[str, Value]:
+    """Where a task is: band of output channel ``channel * multiplier + copy`` of an image."""
+    place = {}
+    for name, count in zip(_COUNTERS[:-1], ("bands", "multiplier", "channels"), strict=True):
+        place[name] = task % args[count]
+        task = task // args[count]
+    return {**place, "image": task}
+
+
+def _emit_advance(asm: Assembler, args: Arguments, place: dict[str, Value]) -> None:
+    """Count on to the next task. Divisions would take as long as a small plane."""
+    carry = asm.index(1)
+    for name, count in zip(_COUNTERS[:-1], ("bands", "multiplier", "channels"), strict=True):
+        after = place[name] + carry
+        full = after.equals(args[count])
+        place[name] = asm.select(full, asm.index(0), after)
+        carry = asm.select(full, asm.index(1), asm.index(0))
+    place["image"] = place["image"] + carry
+
+
+def _emit_task(
+    asm: Assembler,
+    kernel: DepthwiseConvolution,
+    args: Arguments,
+    place: dict[str, Value],
+    zeros: Value,
+) -> None:
+    """One band of one output plane: the columns inside, then those at both edges."""
+    band, copy, channel, n = (place[name] for name in _COUNTERS)
+    k = channel * args["multiplier"] + copy
+    x = args["x"] + n * args["x_n"] + channel * args["x_c"]
+    y = args["y"] + n * args["y_n"] + k * args["y_c"]
+    weight = args["weight"] + k * kernel.taps
+    first = band * args["band_rows"]
+    is_last = band.equals(args["bands"] - 1)
+    rows = asm.select(is_last, args["out_height"] - first, args["band_rows"])
+    words = (args.block, x, y, weight, zeros, k, first, rows)
+    inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
+    for edge, begin, end in (
+        (False, inner_first, inner_last),
+        (True, asm.index(0), inner_first),
+        (True, inner_last, right),
+    ):
+        with asm.when(begin < end):
+            asm.call(_name(edge), *words, begin, end)
+
+
+def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, edge: bool) -> None:
+    """Define the function for output columns ``left .. right`` of a band of rows."""
+    with asm.function(
+        _name(edge),
+        block="pointer",
+        x="pointer",
+        y="pointer",
+        weight="pointer",
+        zeros="pointer",
+        channel="index",
+        first="index",
+        rows="index",
+        left="index",
+        right="index",
+    ) as (block, x, y, weight, zeros, channel, first, rows, left, right):
+        args = Arguments(asm, block, kernel.fields)
+        band = _Band(asm, kernel, args, x, y, zeros, first, rows)
+        tile = _Tile(asm, kernel, args, weight, channel)
+        if edge:
+            with asm.loop(right, start=left, step=asm.lanes) as v:
+                loads, stored = _edge_loads(asm, kernel, args, v)
+                band.emit(lambda block: tile.emit(block, v, loads, stored))
+            return
+        loads = [TapLoad(asm, kernel.stride_w, taps) for _, taps in kernel.tap_groups]
+
+        def emit_row_of_tiles(block: _RowBlock) -> None:
+            with asm.loop(right, start=left, step=asm.lanes) as v:
+                tile.emit(block, v, loads, None)
+
+        band.emit(emit_row_of_tiles)
+
+
+def _edge_loads(
+    asm: Assembler, kernel: DepthwiseConvolution, args: Arguments, v: Value
+) -> tuple[list[TapLoad], Mask]:
+    """Loads for every group of tap columns that leave out what is outside, and the store mask."""
+    loads = []
+    for s, taps in kernel.tap_groups:
+        column = v * kernel.stride_w + s * args["dilation_w"] - args["pad_left"]
+        bounds = 0 - column, args["width"] - column
+        loads.append(TapLoad(asm, kernel.stride_w, taps, bounds))
+    return loads, asm.lanes_below(args["out_width"] - v)
+
+
+@dataclass(frozen=True)
+class _RowBlock:
+    """The input rows of a tile from column ``-pad_left`` on, and its output rows."""
+
+    sources: Sequence[Value]
+    targets: Sequence[Value]
+
+
+class _Band:
+    """Output rows ``first .. first + rows`` of a plane."""
+
+    def __init__(
+        self,
+        asm: Assembler,
+        kernel: DepthwiseConvolution,
+        args: Arguments,
+        x: Value,
+        y: Value,
+        zeros: Value,
+        first: Value,
+        rows: Value,
+    ) -> None:
+        self.asm = asm
+        self.kernel = kernel
+        self.args = args
+        left = args["pad_left"]
+        self.x, self.zeros, self.y = x - left, zeros - left, y
+        self.first = first
+        self.rows = rows
+
+    def emit(self, body: Callable[[_RowBlock], None]) -> None:
+        """Emit ``body`` for every block of rows.
+
+        The last block of a phase moves back so as to end with it: some rows are computed twice.
+        """
+        if not self.kernel.spaced:
+            self._emit_phase(self.first, self.rows, 1, body)
+            return
+        asm, spacing = self.asm, self.args["spacing"]
+        with asm.loop(asm.minimum(spacing, self.rows)) as phase:
+            count = asm.ceil_div(self.rows - phase, spacing)
+            self._emit_phase(self.first + phase, count, spacing, body)
+
+    def _emit_phase(
+        self, first: Value, count: Value, spacing: Index, body: Callable[[_RowBlock], None]
+    ) -> None:
+        asm, rows = self.asm, self.kernel.rows
+        with asm.loop(count, step=rows) as begin:
+            number = asm.minimum(begin, count - rows)
+            body(self._block(first + number * spacing))
+
+    def _block(self, row: Value) -> _RowBlock:
+        """The block whose first output row is ``row``."""
+        asm, args, kernel = self.asm, self.args, self.kernel
+        height, x_h, dilation = args.load("height", "x_h", "dilation_h")
+        in_row = row * args["stride_h"] - args["pad_top"]
+        source, step = self.x + in_row * x_h, dilation * x_h
+        sources = []
+        for _ in range(kernel.in_rows):
+            inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, height)
+            sources.append(asm.select(inside, source, self.zeros))
+            source, in_row = source + step, in_row + dilation
+        step = args["spacing"] * args["y_h"]
+        start = self.y + row * args["y_h"]
+        return _RowBlock(sources, [start + j * step for j in range(kernel.rows)])
+
+
+class _Tile:
+    """Computes tiles of one output channel."""
+
+    def __init__(
+        self,
+        asm: Assembler,
+        kernel: DepthwiseConvolution,
+        args: Arguments,
+        weight: Value,
+        channel: Value,
+    ) -> None:
+        self.asm = asm
+        self.kernel = kernel
+        self.weight = weight
+        self.epilogue = Epilogue(asm, kernel.epilogue, args)
+        self.terms: ChannelTerms = self.epilogue.of_channel(channel)
+        self.offsets = [s * args["dilation_w"] for s in range(kernel.kernel[1])]
+        self.kept: list[Value] = []
+        if kernel.taps <= MAX_KEPT_WEIGHTS:
+            self.kept = [asm.broadcast(weight, tap) for tap in range(kernel.taps)]
+
+    def emit(self, block: _RowBlock, v: Value, loads: Sequence[TapLoad], stored: Mask) -> None:
+        """Compute and store one tile at output column ``v``."""
+        asm, kernel = self.asm, self.kernel
+        acc = [asm.zeros() for _ in range(kernel.rows)]
+        column = v * kernel.stride_w
+        for t, source in enumerate(block.sources):
+            row = source + column
+            for (first, _), load in zip(kernel.tap_groups, loads, strict=True):
+                for i, vector in enumerate(load(row + self.offsets[first])):
+                    self._accumulate(acc, t, first + i, vector)
+        for value, target in zip(acc, block.targets, strict=True):
+            asm.store(self.epilogue(value, self.terms), target, v, mask=stored)
+
+    def _accumulate(self, acc: list[Value], t: int, s: int, vector: Value) -> None:
+        """Add input row ``t`` through tap column ``s`` to the output rows it belongs to."""
+        height, width = self.kernel.kernel
+        for j in range(self.kernel.rows):
+            r = t - j * self.kernel.row_step
+            if 0 <= r < height:
+                acc[j] = self.asm.fma(self._weight(r * width + s), vector, acc[j])
+
+    def _weight(self, tap: int) -> Value:
+        return self.kept[tap] if self.kept else self.asm.broadcast(self.weight, tap)
