@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -114,8 +114,11 @@ def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
 
 
 def explain(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Explanation:
-    """What every algorithm answers to ``problem``, and which one is used."""
-    parts = [part for part, _ in _parts(problem)]
+    """What every algorithm answers to ``problem``, and which one is used.
+
+    No images are explained as one image: nothing is planned for them.
+    """
+    parts = [part for part, _ in _parts(replace(problem, batch=max(1, problem.batch)))]
     chosen = dict.fromkeys(_choose(part, algorithm, target).name for part in parts)
     candidates = tuple(_ask(a, parts, target, threads) for a in ALGORITHMS)
     return Explanation(problem, "+".join(chosen), candidates)
