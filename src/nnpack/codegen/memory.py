@@ -105,10 +105,10 @@ class Memory(Arithmetic):
     def _index_address(self, pointer: Value, offset: Index) -> Any:
         return self.builder.gep(pointer.ir, [self.constant(offset, I64)], source_etype=I64)
 
-    def prefetch(self, pointer: Value, offset: Index = 0) -> None:
-        """Ask for the cache line of ``pointer + offset``; never faults."""
+    def prefetch(self, pointer: Value, offset: Index = 0, *, write: bool = False) -> None:
+        """Ask for the cache line of ``pointer + offset``, to ``write`` it or read; never faults."""
         address = self.add(pointer, offset).ir
-        flags = [ir.Constant(I32, n) for n in (0, 3, 1)]
+        flags = [ir.Constant(I32, n) for n in (int(write), 3, 1)]
         self.intrinsic("llvm.prefetch.p0", ir.VoidType(), address, *flags)
 
     def gather(self, pointer: Value, stride: Index, mask: Value) -> Value:

@@ -21,7 +21,7 @@ from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_load_transposed, padded_columns
-from nnpack.kernels.winograd_shape import TileShape
+from nnpack.kernels.winograd_shape import PREFETCH_COLUMNS, TileShape
 from nnpack.maths.program import linear_program
 
 
@@ -164,7 +164,10 @@ class InputTransform:
             mask = shared
             if bounds is not None and channels.mixed:
                 mask = bounds.mask(channels.row(lane), channels.column(lane), q, width)
-            return asm.load(row + channels.offset(lane), q, mask=mask, lanes=width)
+            pointer = row + channels.offset(lane)
+            if bounds is None and q == 0:
+                asm.prefetch(pointer, self.reach + PREFETCH_COLUMNS)
+            return asm.load(pointer, q, mask=mask, lanes=width)
 
         return emit_load_transposed(asm, width, load_row)
 

@@ -10,7 +10,7 @@ from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
-from nnpack.kernels.winograd_shape import TileShape
+from nnpack.kernels.winograd_shape import PREFETCH_COLUMNS, TileShape
 from nnpack.maths.program import linear_program
 from nnpack.problem import EpilogueKind
 
@@ -104,6 +104,7 @@ class OutputTransform:
                     self._emit_scatter(args, value, target, q, min(lanes, self.m_w - q))
                 else:
                     asm.store_first(value, min(lanes, self.m_w - q), target, q)
+                    asm.prefetch(target, q + PREFETCH_COLUMNS, write=True)
         with asm.when(full.equals(0)), asm.loop(place.rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 with asm.when(asm.compare(">", channels.count, lane)):
