@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -12,7 +13,7 @@ import pytest
 import nnpack
 from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.codegen.compiler import emit_object
-from nnpack.codegen.target import AVX512, NEON, Target, host_target
+from nnpack.codegen.target import AVX512, KIB, NEON, CacheSizes, Target, host_target
 from nnpack.errors import AlgorithmError
 from nnpack.plan import Plan
 from nnpack.problem import Problem
@@ -194,12 +195,16 @@ def test_three_multiplications_for_many_tiles_and_four_for_heavy_weights() -> No
     assert "4 multiplications" in plan(14, 512).detail
 
 
-def test_workspace_does_not_grow_with_the_batch() -> None:
-    plans = [
-        FourierAlgorithm(16).build(problem_of((56, 56), (5, 5), (64, 64), batch=n), AVX512, 1)
-        for n in (4, 64)
-    ]
-    assert plans[0].workspace_bytes == pytest.approx(plans[1].workspace_bytes, rel=0.2)
+@BY_ALGORITHM
+@pytest.mark.parametrize("channels", [16, 64, 512, 1024])
+@pytest.mark.parametrize("batch", [1, 4, 64])
+def test_workspace_stays_within_a_quarter_of_the_last_level_cache(
+    algorithm: FourierAlgorithm, channels: int, batch: int
+) -> None:
+    caches = CacheSizes(l1=32 * KIB, l2=KIB * KIB, l3=32 * KIB * KIB)
+    problem = problem_of((56, 56), (5, 5), (channels, 64), batch=batch)
+    plan = algorithm.build(problem, replace(AVX512, caches=caches), 1)
+    assert plan.workspace_bytes <= 1.05 * caches.l3 / 4
 
 
 @BY_ALGORITHM

@@ -37,8 +37,8 @@ class Grid:
     """What there is to transform: tiles of all images, channel blocks, and their products.
 
     ``planes`` products of ``fold`` rows a tile and ``fold`` steps of depth a channel.
-    ``input_blocks``: blocks of channels of the products; ``shared_load``: as many of them are loaded
-    together.
+    ``input_blocks``: blocks of channels of the products; ``shared_load``: as many of them are
+    loaded together.
     """
 
     planes: int
@@ -120,9 +120,11 @@ class Blocking:
 def choose_blocking(grid: Grid, problem: Problem, target: Target, threads: int) -> Blocking:
     """The blocking of one problem."""
     lanes, fold, tiles = target.lanes, grid.fold, grid.tiles
-    tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target)
-    panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
     v_bytes = FLOAT_BYTES * grid.planes * fold * fold * grid.input_blocks * lanes
+    most = _most_tiles(v_bytes, target)
+    menu = [tile for tile in tile_menu(target) if _whole_tiles(tile, fold) <= most]
+    tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target, tuple(menu))
+    panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
     weight_bytes = v_bytes // fold * panels * tile.nv * lanes * problem.groups
     block = choose_block_tiles(tile, fold, tiles, v_bytes, weight_bytes, target)
     if threads > 1:
@@ -145,12 +147,22 @@ def _even_block(block: int, tile: GemmTile, fold: int, tiles: int, threads: int)
     blocks = ceil_div(tiles, block)
     if blocks < threads or blocks > 8 * threads:
         return block
-    step = tile.mr // math.gcd(tile.mr, fold)
+    step = _whole_tiles(tile, fold)
     return round_up(ceil_div(tiles, round_up(blocks, threads)), step)
 
 
-def choose_multiply_tile(rows: int, channels: int, target: Target) -> GemmTile:
-    """The register tile of the products: ``rows`` by ``channels`` in the lanes."""
+def _whole_tiles(tile: GemmTile, fold: int) -> int:
+    """The least number of tiles, ``fold`` rows each, whose rows are a multiple of mr."""
+    return tile.mr // math.gcd(tile.mr, fold)
+
+
+def choose_multiply_tile(
+    rows: int, channels: int, target: Target, menu: tuple[GemmTile, ...] = ()
+) -> GemmTile:
+    """The register tile of the products: ``rows`` by ``channels`` in the lanes.
+
+    One of ``menu`` or, when that is empty, of all tiles.
+    """
     vectors = ceil_div(channels, target.lanes)
 
     def cost(tile: GemmTile) -> tuple[float, int, int]:
@@ -160,7 +172,7 @@ def choose_multiply_tile(rows: int, channels: int, target: Target) -> GemmTile:
         # Among equals few passes, for only the first of them streams the weights.
         return round(steps, 3), passes, -tile.mr * tile.nv
 
-    return min(tile_menu(target), key=cost)
+    return min(menu or tile_menu(target), key=cost)
 
 
 def choose_block_tiles(
@@ -173,10 +185,19 @@ def choose_block_tiles(
     """
     fitting = target.caches.l2 // 2 // v_bytes
     least = LEAST_BLOCK_CACHED if _stay_cached(weight_bytes, target) else LEAST_BLOCK_STREAMED
-    step = tile.mr // math.gcd(tile.mr, fold)
-    most = round_up(min(tiles, max(fitting, least)), step)
+    step = _whole_tiles(tile, fold)
+    bound = max(1, _most_tiles(v_bytes, target) // step) * step
+    most = min(round_up(min(tiles, max(fitting, least)), step), bound)
     blocks = ceil_div(tiles, most)
     return round_up(ceil_div(tiles, blocks), step)
+
+
+def _most_tiles(v_bytes: int, target: Target) -> int:
+    """Tiles a block that keep V and M in a quarter of the last-level cache, V in 3/16 of it.
+
+    That bounds the workspace, whatever the batch and the image.
+    """
+    return max(1, target.caches.l3 * 3 // 16 // v_bytes)
 
 
 def _chunk_panels(v_bytes: int, panel_bytes: int, panels: int, target: Target) -> int:
