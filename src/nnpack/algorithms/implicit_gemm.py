@@ -28,11 +28,15 @@ class ImplicitGemm:
         """The product, and one pass of packing over every patch."""
         depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
         choice = self._tile(problem, target)
-        pixels = problem.batch * problem.groups * problem.out_height * problem.out_width
+        images, rows = problem.batch * problem.groups, problem.out_height
+        pixels = rows * problem.out_width
+        # A run ends with its row or its strip, and on average fills half of its last vector.
+        runs = images * (rows + pixels / (2 * target.lanes))
+        vectors = images * pixels / target.lanes + runs / 2
         # Loads, shuffles and stores of a vector of patches, and the start of every run.
-        vectors = pixels * depth / target.lanes
-        runs = pixels * problem.kernel[0] * problem.kernel[1] / min(problem.out_width, 32)
-        packing = (3.0 * problem.stride[1] * vectors + 40 * runs) / target.clock
+        taps = problem.kernel[0] * problem.kernel[1]
+        packing = 3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps
+        packing /= target.clock
         return Estimate(
             product_seconds(problem, target, choice.steps * depth) + packing, direct_error(depth)
         )
