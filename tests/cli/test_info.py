@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from nnpack.cli.info import facts, processor_name, size
+from nnpack.cli.info import facts, size
+from nnpack.codegen.machine import processor_name
 from nnpack.codegen.target import AVX2, CacheSizes
 
 if TYPE_CHECKING:

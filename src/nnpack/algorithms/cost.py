@@ -8,9 +8,8 @@ from nnpack.algorithms.base import FLOAT_BYTES
 from nnpack.codegen.target import Target
 from nnpack.problem import Problem
 
-# Bytes a second that one core draws from memory and from its last-level cache; typical of servers.
-MEMORY_BANDWIDTH = 14e9
-CACHE_BANDWIDTH = 40e9
+# What reading beside arithmetic reaches of the rate of a plain copy from the last-level cache.
+CACHE_SHARE = 0.5
 
 
 def product_seconds(problem: Problem, target: Target, steps: float) -> float:
@@ -30,4 +29,9 @@ def traffic_seconds(problem: Problem, target: Target) -> float:
     )
     nbytes = FLOAT_BYTES * floats
     in_cache = nbytes < target.caches.l3 // 2
-    return nbytes / (CACHE_BANDWIDTH if in_cache else MEMORY_BANDWIDTH)
+    return nbytes / (cache_bandwidth(target) if in_cache else target.rates.memory_bandwidth)
+
+
+def cache_bandwidth(target: Target) -> float:
+    """Bytes a second that a kernel draws from the last-level cache on one core."""
+    return CACHE_SHARE * target.rates.l3_bandwidth

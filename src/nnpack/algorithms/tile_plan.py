@@ -12,7 +12,7 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
-from nnpack.algorithms.cost import CACHE_BANDWIDTH
+from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.codegen.target import Target
 from nnpack.kernels.gemm import GemmTile
@@ -26,10 +26,11 @@ Pair = tuple[int, int]
 # Tiles a block for which T / 2 flops a byte of weights outrun the last-level cache, and memory.
 LEAST_BLOCK_CACHED = 12
 LEAST_BLOCK_STREAMED = 32
-# What of the last-level cache one's own weights can count on, and the rate at which others come:
-# measured on Zen 4 with other layers in between, 13 MiB of weights at a cache of 32 MiB and more.
+# What of the last-level cache one's own weights can count on, and what of a copy's rate from memory
+# others come at: measured on Zen 4 with other layers in between, 13 MiB of weights at a cache of
+# 32 MiB and more; 12 of 14 GB/s.
 LAST_LEVEL_SHARE = 1 / 4
-STREAM_BANDWIDTH = 12e9
+STREAM_SHARE = 0.86
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,9 @@ def weight_bandwidth(floats: float, target: Target) -> float:
     nbytes = FLOAT_BYTES * floats
     if nbytes <= target.caches.l2 // 2:
         return 1e12
-    return CACHE_BANDWIDTH if _stay_cached(nbytes, target) else STREAM_BANDWIDTH
+    if _stay_cached(nbytes, target):
+        return cache_bandwidth(target)
+    return STREAM_SHARE * target.rates.memory_bandwidth
 
 
 def _stay_cached(nbytes: float, target: Target) -> bool:

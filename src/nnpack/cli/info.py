@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 import nnpack
+from nnpack.codegen.machine import processor_name
+from nnpack.codegen.rates import kept_rates
 from nnpack.codegen.target import Target, host_target
 from nnpack.codegen.version import llvm_version
 from nnpack.settings import get_num_threads, get_settings
@@ -29,10 +30,23 @@ def facts(target: Target) -> dict[str, str]:
         "LLVM CPU": target.cpu,
         "target": f"{target.name}: {target.lanes} float32 lanes, {target.registers} registers",
         "caches": f"L1d {size(caches.l1)}, L2 {size(caches.l2)}, L3 {size(caches.l3)}",
+        "rates": _rates(target),
         "threads": str(get_num_threads()),
         "cache folder": "none (in memory only)" if folder is None else str(folder),
         **versions(),
     }
+
+
+def _rates(target: Target) -> str:
+    rates = target.rates
+    speed = 2e-9 * target.lanes * target.multiply_adds
+    bandwidths = (rates.l2_bandwidth, rates.l3_bandwidth, rates.memory_bandwidth)
+    copies = ", ".join(f"{1e-9 * bandwidth:.0f}" for bandwidth in bandwidths)
+    origin = "shipped" if kept_rates(target) is None else "measured here"
+    return (
+        f"{speed:.0f} GFLOP/s at {1e-9 * rates.clock:.2f} GHz a core; "
+        f"copies L2, L3, memory at {copies} GB/s ({origin})"
+    )
 
 
 def versions() -> dict[str, str]:
@@ -50,19 +64,6 @@ def size(count: int) -> str:
     """``count`` bytes in KiB or MiB: ``size(1 << 20)`` is ``"1 MiB"``."""
     unit, name = (KIB * KIB, "MiB") if count >= KIB * KIB else (KIB, "KiB")
     return f"{count / unit:g} {name}"
-
-
-def processor_name(cpuinfo: pathlib.Path = pathlib.Path("/proc/cpuinfo")) -> str:
-    """The processor's marketing name; the architecture where the system does not tell."""
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name" and value.strip():
-            return value.strip()
-    return platform.processor() or platform.machine()
 
 
 def _version_of(package: str) -> str:

@@ -30,6 +30,22 @@ FALLBACK_CACHES = CacheSizes(l1=32 * KIB, l2=512 * KIB, l3=8 * KIB * KIB)
 
 
 @dataclass(frozen=True)
+class Rates:
+    """How fast one core is: where cost models start. `runtime.calibration` measures them.
+
+    ``clock``: cycles a second; ``multiply_adds_per_cycle``: of full vector registers; the
+    bandwidths: bytes a second that a plain copy reads and writes, both counted, from the
+    second-level cache, from the last level, and from memory.
+    """
+
+    clock: float = 3.0e9
+    multiply_adds_per_cycle: float = 1.0
+    l2_bandwidth: float = 90e9
+    l3_bandwidth: float = 80e9
+    memory_bandwidth: float = 14e9
+
+
+@dataclass(frozen=True)
 class Target:
     """An instruction set with its vector shape, and the processor it is tuned for.
 
@@ -49,9 +65,17 @@ class Target:
     cpu: str
     features: str
     caches: CacheSizes = FALLBACK_CACHES
-    # Cycles a second, and vector multiply-adds (full registers) a cycle: where cost models start.
-    clock: float = 3.0e9
-    multiply_adds_per_cycle: float = 1.0
+    rates: Rates = Rates()
+
+    @property
+    def clock(self) -> float:
+        """Cycles a second."""
+        return self.rates.clock
+
+    @property
+    def multiply_adds_per_cycle(self) -> float:
+        """Vector multiply-adds a cycle on one core."""
+        return self.rates.multiply_adds_per_cycle
 
     @property
     def multiply_adds(self) -> float:
@@ -79,7 +103,7 @@ AVX2 = Target(
     _X86_TRIPLE,
     "haswell",
     "+avx2,+fma",
-    multiply_adds_per_cycle=2.0,
+    rates=Rates(multiply_adds_per_cycle=2.0),
 )
 X86_64 = Target("x86-64", 4, 16, False, False, False, _X86_TRIPLE, "x86-64", "")
 NEON = Target("neon", 4, 32, True, False, True, "aarch64-unknown-linux-gnu", "generic", "+neon")
@@ -96,9 +120,14 @@ _REQUIRED_FEATURES: Mapping[Target, tuple[str, ...]] = {
 def host_target() -> Target:
     """The best target this machine runs, or the lesser one that ``NNPACK_TARGET`` names.
 
+    Its rates are those measured on this machine, if they ever were.
+
     Raises SettingsError when the named target does not run here.
     """
-    return choose_target(get_settings().target, runnable_targets())
+    from nnpack.codegen.rates import kept_rates
+
+    target = choose_target(get_settings().target, runnable_targets())
+    return replace(target, rates=kept_rates(target) or target.rates)
 
 
 def choose_target(forced: str | None, runnable: Sequence[Target]) -> Target:

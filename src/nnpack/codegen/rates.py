@@ -1,0 +1,79 @@
+"""Measured rates on disk, one file a machine and target; the shipped ones hold where there is none.
+
+``nnpack tune --calibrate`` measures and keeps them (`runtime.calibration`); nothing else does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import pathlib
+from typing import Any
+
+from nnpack.codegen.files import private_folder, read_private, remove_private, write_private
+from nnpack.codegen.machine import machine_of
+from nnpack.codegen.target import Rates, Target, host_target
+from nnpack.settings import get_settings
+
+__all__ = ["WISDOM_FOLDER", "forget_rates", "keep_rates", "kept_rates"]
+
+# The folder of everything measured, in the user's folder of the library.
+WISDOM_FOLDER = "wisdom"
+_MOST_BYTES = 8192
+# No core is slower or faster than this by any of the rates: such a file is not ours.
+_LEAST, _MOST = 1e-3, 1e15
+
+
+def kept_rates(target: Target) -> Rates | None:
+    """What was measured on this machine for ``target``; None without a file that is sound."""
+    path = _path(target)
+    content = None if path is None else read_private(path, _MOST_BYTES)
+    if content is None:
+        return None
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.get("machine") != machine_of(target):
+        return None
+    return _rates(record.get("rates"))
+
+
+def _rates(record: Any) -> Rates | None:
+    names = [field.name for field in dataclasses.fields(Rates)]
+    if not isinstance(record, dict) or sorted(record) != sorted(names):
+        return None
+    for value in record.values():
+        if type(value) is not float or not math.isfinite(value) or not _LEAST <= value <= _MOST:
+            return None
+    return Rates(**record)
+
+
+def keep_rates(target: Target, rates: Rates) -> None:
+    """Keep ``rates`` for this machine and use them from now on, in plans that are yet to be made.
+
+    Silently not kept where there is no folder that is safe.
+    """
+    path = _path(target)
+    if path is None:
+        return
+    record = {"machine": machine_of(target), "rates": dataclasses.asdict(rates)}
+    write_private(path, json.dumps(record).encode())
+    host_target.cache_clear()
+
+
+def forget_rates() -> None:
+    """Return to the rates the library ships, on all machines that share the folder."""
+    folder = private_folder(get_settings().cache_dir, WISDOM_FOLDER)
+    for path in [] if folder is None else folder.glob("rates-*.json"):
+        remove_private(path)
+    host_target.cache_clear()
+
+
+def _path(target: Target) -> pathlib.Path | None:
+    folder = private_folder(get_settings().cache_dir, WISDOM_FOLDER)
+    words = "\0".join(machine_of(target).values())
+    name = hashlib.sha256(words.encode()).hexdigest()
+    return None if folder is None else folder / f"rates-{name}.json"
