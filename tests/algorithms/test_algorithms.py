@@ -52,7 +52,7 @@ def _assert_within_limit(
 
 @BY_TARGET
 @BY_FAMILY
-@settings(max_examples=problem_count(0.15))
+@settings(max_examples=problem_count(0.1))
 @given(
     data=st.data(),
     case=conv_problems(),
@@ -179,7 +179,7 @@ def _reference(problem: Problem, operands: Operands) -> oracle.Float64Array:
 @pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: str(a.name))
 def test_random_data_have_about_the_expected_error(algorithm: Algorithm) -> None:
     target = host_target()
-    for problem in LARGER:
+    for problem in (LARGER[0], LARGER[1], LARGER[4], LARGER[6]):
         if algorithm.refusal(problem, target) is not None:
             continue
         operands = _random_operands(problem)

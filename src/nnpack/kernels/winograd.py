@@ -3,8 +3,8 @@
     y = A^T [ (G g G^T) * (B^T d B) ] A
 
 for tiles d of t x t inputs, t = m + r - 1, giving m x m outputs, summed over channels between the
-brackets: t * t matrix products, one for each *frequency* f = i * t_w + j. Channels stand in the lanes
-throughout, in blocks of ``lanes``. The two directions may differ.
+brackets: t * t matrix products, one for each *frequency* f = i * t_w + j. Channels stand in the
+lanes throughout, in blocks of ``lanes``. The two directions may differ.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from nnpack.problem import EpilogueKind
 
 @dataclass(frozen=True)
 class _Channels:
-    """One vector of output channels: how many there are, their epilogue, offsets of their planes."""
+    """One vector of output channels: how many there are, their epilogue, their planes' offsets."""
 
     count: Value
     epilogue: Epilogue

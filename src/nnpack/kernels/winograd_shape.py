@@ -18,9 +18,9 @@ class TileShape:
 
     ``column_step``: columns of the image from one column of a tile to the next, None when only
     known at run time. ``strided``: steps are strides, of which all phases count as channels;
-    ``separated``: each phase has channel blocks of its own, so that one load serves all column phases.
-    ``dilated``: steps are dilations, each phase of which is an image of its own. ``scattered``: the
-    columns of the output are not one behind the other.
+    ``separated``: each phase has channel blocks of its own, so that one load serves all column
+    phases. ``dilated``: steps are dilations, each phase of which is an image of its own.
+    ``scattered``: the columns of the output are not one behind the other.
     """
 
     m: tuple[int, int]
