@@ -144,17 +144,18 @@ def is_fused(blocks: int, threads: int) -> bool:
 
 
 def _even_block(block: int, tile: GemmTile, fold: int, tiles: int, threads: int) -> int:
-    """A block a little smaller, so that the threads get equally many."""
+    """A block a little smaller, so that the threads get equally many.
+
+    Two each, where that leaves enough for a pass over the weights: a thread that is held up by a
+    neighbour then holds up no more than half of its share.
+    """
     blocks = ceil_div(tiles, block)
+    if tiles >= 2 * threads * LEAST_BLOCK_CACHED * 2:
+        blocks = max(blocks, 2 * threads)
     if blocks < threads or blocks > 8 * threads:
         return block
-    step = _whole_tiles(tile, fold)
+    step = tile.mr // math.gcd(tile.mr, fold)
     return round_up(ceil_div(tiles, round_up(blocks, threads)), step)
-
-
-def _whole_tiles(tile: GemmTile, fold: int) -> int:
-    """The least number of tiles, ``fold`` rows each, whose rows are a multiple of mr."""
-    return tile.mr // math.gcd(tile.mr, fold)
 
 
 def choose_multiply_tile(
