@@ -42,9 +42,14 @@ def relative_rate(tile: GemmTile, target: Target) -> float:
     A step loads ``nv`` vectors and ``mr`` scalars for ``mr * nv`` multiply-adds; two loads a
     cycle (a full 512-bit vector counts as two), two 256-bit multiply-adds a cycle.
     """
-    wide = max(1, target.lanes // 8)
-    loads = (tile.nv * wide + tile.mr) / 2
-    arithmetic = tile.mr * tile.nv * wide / 2
+    return _relative_rate(tile.mr, tile.nv, max(1, target.lanes // 8))
+
+
+@functools.cache
+def _relative_rate(mr: int, nv: int, wide: int) -> float:
+    # Kept, for a plan asks for it 500 times.
+    loads = (nv * wide + mr) / 2
+    arithmetic = mr * nv * wide / 2
     return arithmetic / max(arithmetic, loads + 0.04 * arithmetic) * 0.96
 
 

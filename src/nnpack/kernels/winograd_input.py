@@ -3,9 +3,9 @@
 A tile reads every ``step``-th row and column of the image, ``step`` being the stride or the
 dilation of the convolution:
 
-* *stride* s: tap p = s q + phase of a kernel sees ``x[s (i + q) + phase]``, so the convolution is
-  one of stride 1 over s * s phase images, which count as channels: a lane stands for a channel and a
-  phase (its *virtual channel* v = phase * C + c), and its pointer carries the phase.
+* *stride* s: tap p = s q + phase of a kernel sees ``x[s (i + q) + phase]``, so the convolution
+  is one of stride 1 over s * s phase images, which count as channels: a lane stands for a channel
+  and a phase (its *virtual channel* v = phase * C + c), and its pointer carries the phase.
   When there are channels enough, each phase has channel blocks of its own instead (*separated*): a
   unit of work is a row phase and a channel block, and a row loaded once serves all column phases.
 * *dilation* d: outputs i = d j + phase see inputs of one phase only, so each image falls into d * d
