@@ -154,8 +154,13 @@ def _even_block(block: int, tile: GemmTile, fold: int, tiles: int, threads: int)
         blocks = max(blocks, 2 * threads)
     if blocks < threads or blocks > 8 * threads:
         return block
-    step = tile.mr // math.gcd(tile.mr, fold)
+    step = _whole_tiles(tile, fold)
     return round_up(ceil_div(tiles, round_up(blocks, threads)), step)
+
+
+def _whole_tiles(tile: GemmTile, fold: int) -> int:
+    """The least number of tiles, ``fold`` rows each, whose rows are a multiple of mr."""
+    return tile.mr // math.gcd(tile.mr, fold)
 
 
 def choose_multiply_tile(
@@ -168,8 +173,8 @@ def choose_multiply_tile(
     vectors = ceil_div(channels, target.lanes)
 
     def cost(tile: GemmTile) -> tuple[float, int, int]:
-        passes = ceil_div(rows, tile.mr)
-        columns = round_up(vectors, tile.nv)
+        passes = -(-rows // tile.mr)
+        columns = -(-vectors // tile.nv) * tile.nv
         steps = passes * tile.mr * columns / relative_rate(tile, target)
         # Among equals few passes, for only the first of them streams the weights.
         return round(steps, 3), passes, -tile.mr * tile.nv
