@@ -17,12 +17,13 @@ MAX_FILE_LINES = 500
 # Vocabulary: anyone may import it but maths and codegen, which have their own row below.
 VOCABULARY = {
     "errors": set(),
+    "frozen": set(),
     "geometry": set(),
     "arguments": {"errors"},
     "arrays": {"errors"},
-    "epilogue": {"arguments", "errors"},
-    "problem": {"arguments", "epilogue", "errors", "geometry"},
-    "settings": {"errors"},
+    "epilogue": {"arguments", "errors", "frozen"},
+    "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
+    "settings": {"errors", "frozen"},
 }
 
 # Each part and those directly below it; it may import all that can be reached.
@@ -39,7 +40,7 @@ ARROWS = {
     "plan": {"kernels", "runtime"},
     "kernels": {"codegen", "maths"},
     "runtime": {"codegen"},
-    "codegen": {"errors", "settings"},
+    "codegen": {"errors", "frozen", "settings"},
     "maths": set(),
 }
 WITHOUT_VOCABULARY = {"codegen", "maths"}

@@ -7,18 +7,18 @@ run-time numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from nnpack.arguments import as_number
 from nnpack.errors import DtypeError, ProblemError
+from nnpack.frozen import dataclass
 
 __all__ = ["Activation", "ActivationKind", "Clip", "Elu", "Epilogue", "EpilogueKind", "Relu"]
 
 ActivationKind = Literal["relu", "leaky_relu", "elu", "clip"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Relu:
     """``x`` where ``x > 0``, ``slope * x`` elsewhere.
 
@@ -41,7 +41,7 @@ class Relu:
         return (self.slope,) if self.slope else ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Elu:
     """``x`` where ``x > 0``, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al., 2015).
 
@@ -64,7 +64,7 @@ class Elu:
         return (self.alpha,)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Clip:
     """``min(max(x, low), high)``; either bound may be infinite.
 
@@ -97,7 +97,7 @@ class Clip:
 Activation = Relu | Elu | Clip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EpilogueKind:
     """What of an epilogue is compiled: its operations without their numbers."""
 
@@ -106,7 +106,7 @@ class EpilogueKind:
     activation: ActivationKind | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Epilogue:
     """``activation(scale * conv + bias)``, applied as the results are stored.
 

@@ -7,9 +7,9 @@ the call are `Slot` values. A `Plan` is a tuple of stages with the weight format
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from typing import Any
 
+from nnpack.frozen import dataclass, field, replace
 from nnpack.kernels.stage import Kernel
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Slot:
     """The address of an array given at the call, plus ``offset`` bytes.
 

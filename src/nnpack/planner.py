@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -16,6 +15,7 @@ from nnpack.algorithms.base import (
 from nnpack.algorithms.table import ALGORITHMS, algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
+from nnpack.frozen import dataclass, replace
 from nnpack.plan import Plan, combine_plans
 from nnpack.problem import Problem, TransposedProblem
 from nnpack.transposed import transposed_phases

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Literal, SupportsIndex
 
 from nnpack.arguments import (
@@ -26,6 +25,7 @@ from nnpack.arguments import (
 )
 from nnpack.epilogue import Activation, ActivationKind, Clip, Elu, Epilogue, EpilogueKind, Relu
 from nnpack.errors import ProblemError
+from nnpack.frozen import dataclass, field
 from nnpack.geometry import (
     Padding,
     Pair,
@@ -66,7 +66,7 @@ _WEIGHT = ("O", "I/groups", "kh", "kw")
 _TRANSPOSED_WEIGHT = ("I", "O/groups", "kh", "kw")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WeightLayout:
     """Where weights stand in their array, in elements: any view that strides can express.
 
@@ -88,7 +88,7 @@ class WeightLayout:
         return cls(0, shape[0] // groups * out, out, channel, row, column)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Convolution:
     """The fields that forward and transposed convolutions share; a subclass says how large y is.
 
@@ -170,7 +170,7 @@ class _Convolution:
         return 0 in self.y_shape
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem(_Convolution):
     """One forward convolution, everything a planner needs to know of it.
 
@@ -259,7 +259,7 @@ class Problem(_Convolution):
         return 2 * math.prod(self.y_shape) * math.prod(self.weight_shape[1:])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class TransposedProblem(_Convolution):
     """One transposed convolution: each pixel of x adds its multiple of the kernel to y.
 

@@ -18,11 +18,11 @@ import functools
 import operator
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import SupportsIndex
 
 from nnpack.errors import DtypeError, NnpackError, ProblemError, SettingsError
+from nnpack.frozen import dataclass
 
 __all__ = [
     "MAX_THREADS",
@@ -44,7 +44,7 @@ _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("", "0", "false", "no", "off")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settings:
     """What the environment asks for.
 

@@ -9,8 +9,8 @@ D = d / gcd(s, d): a forward convolution of stride 1 with the taps in reverse or
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
+from nnpack.frozen import dataclass
 from nnpack.problem import Problem, TransposedProblem, WeightLayout, dense_strides
 
 __all__ = ["Phase", "transposed_phases"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Protocol
 
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_arguments
 from nnpack.maths.accuracy import UNIT_ROUNDOFF
 from nnpack.plan import Argument, Plan, Slot

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -16,6 +15,7 @@ from nnpack.algorithms.base import (
 )
 from nnpack.algorithms.cost import product_seconds
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass, replace
 from nnpack.kernels.depthwise import MAX_KEPT_WEIGHTS, ZEROS_MARGIN, DepthwiseConvolution
 from nnpack.kernels.weights import PackWeights
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat

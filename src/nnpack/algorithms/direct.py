@@ -7,7 +7,6 @@ as multiplying with it; it does any problem.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -22,6 +21,7 @@ from nnpack.algorithms.base import (
 from nnpack.algorithms.cost import product_seconds
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
 from nnpack.kernels.weights import PackWeights

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 
 from nnpack.algorithms.base import ceil_div
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
 from nnpack.kernels.convolve import Lanes
 from nnpack.kernels.gemm import GemmTile
 

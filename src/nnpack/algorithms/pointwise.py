@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from nnpack.algorithms.base import Estimate, direct_error, is_dense
 from nnpack.algorithms.cost import product_seconds
 from nnpack.algorithms.gemm_plan import gemm_plan
 from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
 from nnpack.codegen.target import Target
+from nnpack.frozen import replace
 from nnpack.plan import Plan
 from nnpack.problem import Problem
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from nnpack.algorithms.base import FLOAT_BYTES, ceil_div, round_up
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
 from nnpack.plan import Argument
 from nnpack.problem import Problem
 

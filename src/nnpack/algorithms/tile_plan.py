@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -15,6 +14,7 @@ from nnpack.algorithms.base import (
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import Kernel
 from nnpack.kernels.tile_stage import Part

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, round_up, weight_arguments
 from nnpack.algorithms.cost import traffic_seconds
@@ -15,6 +14,7 @@ from nnpack.algorithms.tile_plan import (
     weight_bandwidth,
 )
 from nnpack.codegen.target import Target
+from nnpack.frozen import replace
 from nnpack.kernels.tile_stage import Part
 from nnpack.kernels.tiles import CHAIN_CHANNELS
 from nnpack.kernels.winograd import Winograd

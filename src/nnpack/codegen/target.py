@@ -7,10 +7,10 @@ import os
 import pathlib
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 
 from nnpack.codegen.lock import llvm_lock
 from nnpack.errors import SettingsError
+from nnpack.frozen import dataclass, replace
 from nnpack.settings import get_settings
 
 KIB = 1024

@@ -8,10 +8,10 @@ and panels ``[depth][panel]`` of weights; only the roles in the microkernel chan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from nnpack.codegen.assembler import Assembler, Index, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
 from nnpack.kernels.packing import PATCH_FIELDS, emit_pack_patches

@@ -16,9 +16,9 @@ the ends of rows need masks, and have them in the registers for a whole band of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.taps import TapLoad

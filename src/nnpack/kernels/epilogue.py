@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments
 from nnpack.problem import EpilogueKind
 

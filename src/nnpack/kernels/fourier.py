@@ -5,9 +5,8 @@ The mathematics is that of `maths.fourier`; channels stand in the lanes througho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_fields
 from nnpack.kernels.fourier_input import InputTransform
 from nnpack.kernels.fourier_output import OutputTransform

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue
 from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
 from nnpack.kernels.stage import Arguments, Fields

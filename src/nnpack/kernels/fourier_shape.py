@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Index, Value
+from nnpack.frozen import dataclass
 from nnpack.maths.fourier import Form, Side, input_side, kernel_side, output_side
 
 

@@ -9,9 +9,8 @@ strip is copied in *runs*, vectors at a time, with zeros where a tap falls into 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments
 
 # Beyond this horizontal stride, a gather instruction is no slower than loading everything between.

@@ -13,9 +13,8 @@ zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Index, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.packing import StridedLoad
 from nnpack.kernels.stage import Arguments
 

@@ -5,9 +5,8 @@ Depth counts k = (r * kw + s) * C + c, as patches do; channels beyond the last a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, emit_stage
 
 # Words that every kernel reading raw weights has, in the manner of `problem.WeightLayout`.

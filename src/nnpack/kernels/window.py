@@ -9,9 +9,8 @@ or, when the copied rows are as long as those of the output, the whole block.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.convolve import StoreRows, emit_scatter_function
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product

@@ -9,9 +9,8 @@ lanes throughout, in blocks of ``lanes``. The two directions may differ.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_fields
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import Arguments, profile_fields

@@ -14,9 +14,8 @@ dilation of the convolution:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program

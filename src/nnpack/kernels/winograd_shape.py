@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from nnpack.frozen import dataclass
 from nnpack.maths.cook_toom import CookToom, cook_toom
 
 # How far ahead in a row the lines of later tiles are asked for. A tile touches a hundred rows of

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from nnpack.codegen.assembler import Assembler, Index, Value
+from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.weights import WEIGHT_FIELDS

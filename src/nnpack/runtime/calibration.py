@@ -8,11 +8,11 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from nnpack.codegen.assembler import Assembler
 from nnpack.codegen.compiler import ENTRY, compile_kernel
 from nnpack.codegen.target import Rates, Target
+from nnpack.frozen import dataclass
 from nnpack.runtime.memory import Block
 
 __all__ = ["measure_rates"]

@@ -18,10 +18,10 @@ empty ones.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nnpack.codegen.compiler import ENTRY
+from nnpack.frozen import dataclass
 from nnpack.runtime.layout import (
     ARGUMENTS,
     BUSY,

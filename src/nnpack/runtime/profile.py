@@ -6,11 +6,11 @@ import ctypes
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from nnpack.codegen.assembler import Assembler
 from nnpack.codegen.compiler import ENTRY, compile_kernel
 from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
 
 _CALIBRATION_SECONDS = 0.01
 

@@ -28,7 +28,7 @@ PIPE_WIDTH = 200  # columns where no terminal tells how many it has
 INTERRUPTED = 130
 
 
-def bench(  # noqa: PLR0917 - typer fills the arguments by name
+def bench(
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads for everybody; all cores by default.")
