@@ -20,16 +20,22 @@ class TileChoice:
     steps: float
 
 
+# Rows of tiles: every small number, then those that divide the usual numbers of tiles, pixels and
+# channels.
+_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 13, 14, 16, 20, 25, 28)
+
+
 @functools.cache
 def tile_menu(target: Target) -> tuple[GemmTile, ...]:
     """Tiles that fit the registers and keep the multipliers busy.
 
     At least 10 accumulators hide the latency of the multiply-add (4 to 5 cycles, 1 or 2 a cycle);
-    one register stays free, for the compiler needs one now and then.
+    one register stays free, for the compiler needs one now and then. A short menu: what a tile
+    more could save on one size of image is not worth a kernel more to compile.
     """
     tiles = []
     for nv in range(1, 5):
-        for mr in range(1, target.registers):
+        for mr in _ROWS:
             tile = GemmTile(mr, nv)
             if mr * nv >= 10 and tile.registers(target) < target.registers:
                 tiles.append(tile)
