@@ -19,12 +19,13 @@ if TYPE_CHECKING:
         RegisterPressureError,
         SettingsError,
     )
+    from nnpack.explanation import Explanation
     from nnpack.functional import conv2d, conv_transpose2d
     from nnpack.layers import Conv2d, ConvTranspose2d
-    from nnpack.planner import Explanation
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
     from nnpack.settings import get_num_threads, set_num_threads
+    from nnpack.wisdom import export_wisdom, forget_wisdom, import_wisdom
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,10 @@ __all__ = [
     "__version__",
     "conv2d",
     "conv_transpose2d",
+    "export_wisdom",
+    "forget_wisdom",
     "get_num_threads",
+    "import_wisdom",
     "set_num_threads",
     "trim",
 ]
@@ -60,12 +64,13 @@ _NAMES_BY_MODULE = {
         "RegisterPressureError",
         "SettingsError",
     ],
+    "nnpack.explanation": ["Explanation"],
     "nnpack.functional": ["conv2d", "conv_transpose2d"],
     "nnpack.layers": ["Conv2d", "ConvTranspose2d"],
-    "nnpack.planner": ["Explanation"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],
     "nnpack.runtime.memory": ["trim"],
     "nnpack.settings": ["get_num_threads", "set_num_threads"],
+    "nnpack.wisdom": ["export_wisdom", "forget_wisdom", "import_wisdom"],
 }
 _MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import array
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from nnpack.codegen.compiler import compile_kernel
 from nnpack.codegen.target import Target
@@ -12,7 +13,7 @@ from nnpack.plan import Argument, Slot, Stage
 from nnpack.runtime.memory import borrow_workspace, return_workspace
 from nnpack.runtime.workers import run_frame
 
-__all__ = ["Program"]
+__all__ = ["Program", "ReportedProgram"]
 
 _STAGE_WORDS = 3
 
@@ -58,6 +59,20 @@ class Program:
                 words[word] = base + offset
         run_frame(frame.address, self._threads)
         self._frames.append(frame)
+
+
+class ReportedProgram(Program):
+    """A program that tells how long every run took: ``report`` is called with the seconds."""
+
+    def __init__(self, program: Program, report: Callable[[float], None]) -> None:
+        self._program = program
+        self._report = report
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Run, and report."""
+        start = time.perf_counter()
+        self._program.run(addresses)
+        self._report(time.perf_counter() - start)
 
 
 class _Frame:

@@ -7,17 +7,19 @@ from typing import SupportsIndex
 
 import numpy as np
 
+from nnpack import wisdom
 from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.codegen.target import Target, host_target
-from nnpack.execution import Program
-from nnpack.plan import packed_in_workspace
+from nnpack.execution import Program, ReportedProgram
+from nnpack.plan import Plan, packed_in_workspace
 from nnpack.planner import AnyProblem, check_algorithm, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
 from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
+from nnpack.verbose import is_verbose, report
 
-__all__ = ["conv2d", "conv_transpose2d", "element_strides", "optional_vector"]
+__all__ = ["conv2d", "conv_transpose2d", "element_strides", "optional_vector", "reported"]
 
 
 def conv2d(
@@ -145,13 +147,24 @@ def _run_cold(
     if out is not None:
         check_out(out, problem.y_shape, given.items())
     if not problem.is_empty:
-        program = _cold_program(problem, algorithm, host_target(), count)
+        target = host_target()
+        program = _cold_program(problem, algorithm, target, count, wisdom.generation())
         program.run({name: address(array) for name, array in given.items()} | {"y": address(y)})
     return y
 
 
 @functools.lru_cache(maxsize=256)
-def _cold_program(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Program:
+def _cold_program(
+    problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
+) -> Program:
     plan = make_plan(problem, algorithm, target, threads)
     stages, workspace_bytes = packed_in_workspace(plan)
-    return Program(stages, target, threads, workspace_bytes)
+    return reported(Program(stages, target, threads, workspace_bytes), problem, plan)
+
+
+def reported(program: Program, problem: AnyProblem, plan: Plan) -> Program:
+    """``program``, which reports its runs where the environment asks for that."""
+    if not is_verbose():
+        return program
+    words = problem, plan.algorithm, plan.detail, plan.threads
+    return ReportedProgram(program, functools.partial(report, "call", *words))

@@ -19,7 +19,12 @@ from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.codegen.target import host_target
 from nnpack.execution import Program
-from nnpack.functional import element_strides, optional_vector, with_unit_column_stride
+from nnpack.functional import (
+    element_strides,
+    optional_vector,
+    reported,
+    with_unit_column_stride,
+)
 from nnpack.kernels.stage import PHASES
 from nnpack.plan import WeightFormat, profiled
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
@@ -79,8 +84,10 @@ class _ConvolutionLayer:
         options: dict[str, Any],
         algorithm: str,
         threads: SupportsIndex | None,
+        tune: bool,
     ) -> None:
         self._options = options
+        self._tune = tune
         self._algorithm = check_algorithm(algorithm)
         self._threads = None if threads is None else resolve_num_threads(threads)
         self._lock = threading.RLock()
@@ -129,6 +136,30 @@ class _ConvolutionLayer:
         threads = self._threads or get_num_threads()
         return explain(problem, self._algorithm, host_target(), threads)
 
+    def tune(
+        self, x_shape: Sequence[SupportsIndex], *, seconds: float | None = None
+    ) -> Explanation:
+        """Measure all that can do an input of ``x_shape``, and use the fastest from now on.
+
+        That takes about ``seconds`` (half a second by default) and the compilation of what is
+        measured. The outcome is kept as wisdom, for later processes too; layers that were called
+        with such an input before keep what they have. It holds for this number of threads only:
+        results may then differ in rounding from those of another number.
+
+        Raises ProblemError when the layer cannot take such an input.
+        """
+        from nnpack.tuning import TUNING_SECONDS, tune_problem
+
+        weights, shape = self._weights, tuple(x_shape)
+        problem = self._problem(weights, shape, None)
+        threads, target = self._threads or get_num_threads(), host_target()
+        seconds = TUNING_SECONDS if seconds is None else seconds
+        tune_problem(problem, self._algorithm, target, threads, weights.arrays, seconds=seconds)
+        with self._lock:
+            for key in [key for key in weights.prepared if key[0] == problem.x_shape]:
+                del weights.prepared[key]
+        return explain(problem, self._algorithm, target, threads)
+
     def profile(self, x: object) -> Profile:
         """Run on ``x`` with kernels that time their phases; the second of two runs counts."""
         x = with_unit_column_stride(as_float32("x", x, 4))
@@ -157,6 +188,7 @@ class _ConvolutionLayer:
             "options": self._options,
             "algorithm": self._algorithm,
             "threads": self._threads,
+            "tune": self._tune,
             "arrays": self._weights.arrays,
         }
 
@@ -164,6 +196,7 @@ class _ConvolutionLayer:
         self._options = state["options"]
         self._algorithm = state["algorithm"]
         self._threads = state["threads"]
+        self._tune = state["tune"]
         self._lock = threading.RLock()
         self._weights = _Weights(state["arrays"])
 
@@ -207,9 +240,15 @@ class _ConvolutionLayer:
         if problem.is_empty:
             return _Prepared(None, problem.y_shape, {}, ())
         target = host_target()
+        if self._tune:
+            from nnpack.tuning import tune_problem
+
+            words = problem, self._algorithm, target, threads
+            tune_problem(*words, weights.arrays, again=False)
         plan = make_plan(problem, self._algorithm, target, threads)
         packed = self._pack(weights, plan.weight_format, threads)
         program = Program(plan.stages, target, threads, plan.workspace_bytes)
+        program = reported(program, problem, plan)
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
         return _Prepared(program, problem.y_shape, addresses, (packed, weights.arrays))
@@ -232,7 +271,8 @@ class Conv2d(_ConvolutionLayer):
     """``activation(scale * conv(x, weight) + bias)`` with weights packed once; see `nnpack.conv2d`.
 
     ``weight`` is (O, C/groups, kh, kw), ``scale`` and ``bias`` (O,); all are copied. A layer takes
-    any batch and image size, and any number of threads may call it at once.
+    any batch and image size, and any number of threads may call it at once. ``tune`` measures
+    the candidates at the first call of each shape, unless wisdom has them: see `tune`.
 
     Raises ProblemError, DtypeError or AlgorithmError for malformed arguments.
     """
@@ -251,6 +291,7 @@ class Conv2d(_ConvolutionLayer):
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
+        tune: bool = False,
     ) -> None:
         options = {
             "stride": stride,
@@ -260,7 +301,7 @@ class Conv2d(_ConvolutionLayer):
             "activation": activation,
             "accuracy": accuracy,
         }
-        super().__init__(weight, bias, scale, options, algorithm, threads)
+        super().__init__(weight, bias, scale, options, algorithm, threads, tune)
 
     def _check_weights(self, weights: _Weights) -> None:
         channels = weights.arrays["weight"].shape[1] * _as_count(self._options["groups"])
@@ -291,6 +332,7 @@ class ConvTranspose2d(_ConvolutionLayer):
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
+        tune: bool = False,
     ) -> None:
         options = {
             "stride": stride,
@@ -301,7 +343,7 @@ class ConvTranspose2d(_ConvolutionLayer):
             "activation": activation,
             "accuracy": accuracy,
         }
-        super().__init__(weight, bias, scale, options, algorithm, threads)
+        super().__init__(weight, bias, scale, options, algorithm, threads, tune)
 
     def _check_weights(self, weights: _Weights) -> None:
         self._problem(weights, (0, weights.arrays["weight"].shape[0], 2**15, 2**15), None)

@@ -3,85 +3,43 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from nnpack import wisdom
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
     Algorithm,
     Estimate,
     direct_error,
     direct_relative_l2,
+    list_variants,
 )
 from nnpack.algorithms.table import ALGORITHMS, algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
+from nnpack.explanation import AnyProblem, Candidate, Explanation
 from nnpack.frozen import dataclass, replace
 from nnpack.plan import Plan, combine_plans
-from nnpack.problem import Problem, TransposedProblem
+from nnpack.problem import Problem
 from nnpack.transposed import transposed_phases
+from nnpack.verbose import is_verbose, report
 
-__all__ = ["AnyProblem", "Candidate", "Explanation", "check_algorithm", "explain", "make_plan"]
-
-AnyProblem = Problem | TransposedProblem
+__all__ = [
+    "AnyProblem",
+    "Candidate",
+    "Choice",
+    "Explanation",
+    "check_algorithm",
+    "explain",
+    "list_choices",
+    "make_plan",
+    "plan_choice",
+]
 
 # What each accuracy allows of max|error| / max|reference|, and of the relative L2 error.
 ERROR_BOUNDS = {"fast": (5e-5, 2e-5), "exact": (2e-6, 1e-6)}
 # Single runs scatter about the expected greatest error by up to this factor; L2 errors do not.
 _SCATTER = 1.4
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One algorithm's answer to a problem.
-
-    ``refusal`` says why it cannot be used, or is None; then ``seconds`` is the predicted time on
-    one thread, ``error`` the expected max|error| / max|reference|, and the bytes are exact.
-    """
-
-    algorithm: str
-    refusal: str | None
-    seconds: float | None = None
-    error: float | None = None
-    workspace_bytes: int | None = None
-    packed_bytes: int | None = None
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Why an algorithm was chosen: ``chosen`` (its name) among ``candidates``.
-
-    ``str()`` is a table.
-    """
-
-    problem: AnyProblem
-    chosen: str
-    candidates: tuple[Candidate, ...]
-
-    def __str__(self) -> str:
-        header = ("", "algorithm", "predicted ms", "error", "workspace KiB", "packed KiB", "")
-        rows = [header, *(self._row(candidate) for candidate in self.candidates)]
-        widths = [max(len(row[n]) for row in rows) for n in range(len(header))]
-        lines = (
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        )
-        return "\n".join(lines)
-
-    def _row(self, candidate: Candidate) -> tuple[str, ...]:
-        mark = "*" if candidate.algorithm in self.chosen.split("+") else ""
-        if candidate.seconds is None or candidate.error is None:
-            return mark, candidate.algorithm, "", "", "", "", f"refused: {candidate.refusal}"
-        note = candidate.detail if candidate.refusal is None else f"refused: {candidate.refusal}"
-        return (
-            mark,
-            candidate.algorithm,
-            f"{1e3 * candidate.seconds:.3f}",
-            f"{candidate.error:.1e}",
-            f"{(candidate.workspace_bytes or 0) / 1024:.0f}",
-            f"{(candidate.packed_bytes or 0) / 1024:.0f}",
-            note,
-        )
 
 
 def check_algorithm(name: object) -> str:
@@ -92,18 +50,50 @@ def check_algorithm(name: object) -> str:
     raise AlgorithmError(f"algorithm={name!r} is unknown; choose one of {names}")
 
 
-@functools.lru_cache(maxsize=1024)
+@dataclass(frozen=True)
+class Choice:
+    """An algorithm for each part of a problem, and the time predicted for all on one thread."""
+
+    algorithms: tuple[Algorithm, ...]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        """The names of all that is used."""
+        return "+".join(dict.fromkeys(self.names))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each part's algorithm."""
+        return tuple(algorithm.name for algorithm in self.algorithms)
+
+
 def make_plan(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Plan:
     """The plan of the fastest algorithm that ``algorithm`` allows and ``problem`` admits.
 
-    A transposed convolution is planned phase by phase.
+    Fastest as measured, if wisdom has it, else as predicted. A transposed convolution is planned
+    phase by phase.
     Raises AlgorithmError when the named algorithm cannot do the problem.
     """
-    parts = []
-    for part, y_offset in _parts(problem):
-        plan = _choose(part, algorithm, target).build(part, target, threads)
-        parts.append((plan, FLOAT_BYTES * y_offset))
-    return combine_plans(tuple(parts))
+    return _make_plan(problem, algorithm, target, threads, wisdom.generation())
+
+
+@functools.lru_cache(maxsize=1024)
+def _make_plan(
+    problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
+) -> Plan:
+    chosen, measured = _choose(problem, algorithm, target, threads)
+    plan = plan_choice(problem, chosen, target, threads)
+    if is_verbose():
+        _report(problem, algorithm, target, plan, chosen, measured)
+    return plan
+
+
+def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: int) -> Plan:
+    """The plan of ``choice``, one of `list_choices`."""
+    parts = zip(_parts(problem), choice.algorithms, strict=True)
+    plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
+    return combine_plans(tuple(plans))
 
 
 def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
@@ -118,10 +108,29 @@ def explain(problem: AnyProblem, algorithm: str, target: Target, threads: int) -
 
     No images are explained as one image: nothing is planned for them.
     """
-    parts = [part for part, _ in _parts(replace(problem, batch=max(1, problem.batch)))]
-    chosen = dict.fromkeys(_choose(part, algorithm, target).name for part in parts)
-    candidates = tuple(_ask(a, parts, target, threads) for a in ALGORITHMS)
-    return Explanation(problem, "+".join(chosen), candidates)
+    problem = replace(problem, batch=max(1, problem.batch))
+    parts = [part for part, _ in _parts(problem)]
+    chosen, measured = _choose(problem, algorithm, target, threads)
+    outcome = _recall(problem, algorithm, target, threads)
+    times = {} if outcome is None else outcome.measured
+    asked = _with_measured_variants(parts, target, times)
+    candidates = (_ask(a, parts, target, threads) for a in asked)
+    return Explanation(
+        problem,
+        chosen.name,
+        tuple(replace(c, measured=times.get(c.algorithm)) for c in candidates),
+        measured is not None,
+    )
+
+
+def _with_measured_variants(
+    parts: Sequence[Problem], target: Target, times: Mapping[str, float]
+) -> list[Algorithm]:
+    found: list[Algorithm] = []
+    for algorithm in ALGORITHMS:
+        variants = list_variants(algorithm, parts[0], target)
+        found += [algorithm, *(variant for variant in variants if variant.name in times)]
+    return found
 
 
 def _ask(algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads: int) -> Candidate:
@@ -143,11 +152,80 @@ def _ask(algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads
     )
 
 
-def _choose(problem: Problem, name: str, target: Target) -> Algorithm:
-    allowed = find_algorithms(check_algorithm(name))
+def _choose(
+    problem: AnyProblem, algorithm: str, target: Target, threads: int
+) -> tuple[Choice, float | None]:
+    """What is used; and the seconds a run when that was measured."""
+    outcome = _recall(problem, algorithm, target, threads)
+    if outcome is not None:
+        recalled = _recalled(problem, algorithm, target, outcome.choice)
+        if recalled is not None:
+            return recalled, outcome.measured.get(recalled.name)
+    return _predicted(problem, algorithm, target), None
+
+
+def _recall(
+    problem: AnyProblem, algorithm: str, target: Target, threads: int
+) -> wisdom.Outcome | None:
+    check_algorithm(algorithm)
+    return wisdom.recall(problem, algorithm, target, threads)
+
+
+def _recalled(
+    problem: AnyProblem, algorithm: str, target: Target, names: Sequence[str]
+) -> Choice | None:
+    """The choice of these algorithms, unless one of them cannot do its part."""
+    parts = [part for part, _ in _parts(problem)]
+    if len(names) != len(parts):
+        return None
+    found = []
+    for part, name in zip(parts, names, strict=True):
+        candidates = _candidates(part, find_algorithms(algorithm), target)
+        found += [candidate for candidate in candidates if candidate.name == name]
+    return _choice(parts, found, target) if len(found) == len(parts) else None
+
+
+def _predicted(problem: AnyProblem, name: str, target: Target) -> Choice:
+    parts = [part for part, _ in _parts(problem)]
+    return _choice(parts, [_fastest(part, name, target) for part in parts], target)
+
+
+def _choice(parts: Sequence[Problem], algorithms: Sequence[Algorithm], target: Target) -> Choice:
+    pairs = zip(parts, algorithms, strict=True)
+    return Choice(tuple(algorithms), sum(a.estimate(part, target).seconds for part, a in pairs))
+
+
+def list_choices(problem: AnyProblem, algorithm: str, target: Target) -> list[Choice]:
+    """All that could be used, the predicted choice first, then by predicted time.
+
+    Raises AlgorithmError when there is none.
+    """
+    parts = [part for part, _ in _parts(problem)]
+    predicted = _predicted(problem, check_algorithm(algorithm), target)
+    menus = [
+        {candidate.name: candidate for candidate in _candidates(part, allowed, target)}
+        for part, allowed in ((part, find_algorithms(algorithm)) for part in parts)
+    ]
+    shared = [name for name in menus[0] if all(name in menu for menu in menus)]
+    others = [_choice(parts, [menu[name] for menu in menus], target) for name in shared]
+    others = [choice for choice in others if choice.names != predicted.names]
+    return [predicted, *sorted(others, key=lambda choice: choice.seconds)]
+
+
+def _candidates(part: Problem, allowed: Sequence[Algorithm], target: Target) -> list[Algorithm]:
+    """Those of ``allowed`` that can do ``part``, each followed by its variants."""
+    found: list[Algorithm] = []
+    for algorithm in allowed:
+        if algorithm.refusal(part, target) is None:
+            found += [algorithm, *list_variants(algorithm, part, target)]
+    return [a for a in found if _inaccuracy(part, a.estimate(part, target)) is None]
+
+
+def _fastest(problem: Problem, name: str, target: Target) -> Algorithm:
+    """The algorithm of the least predicted time. Raises AlgorithmError when there is none."""
     reasons = []
     possible: list[tuple[float, Algorithm]] = []
-    for algorithm in allowed:
+    for algorithm in find_algorithms(check_algorithm(name)):
         refusal = algorithm.refusal(problem, target)
         if refusal is None:
             estimate = algorithm.estimate(problem, target)
@@ -180,3 +258,23 @@ def _inaccuracy(problem: Problem, estimate: Estimate) -> str | None:
                 f"accuracy={problem.accuracy!r} allows {bound:.1e}"
             )
     return None
+
+
+def _report(
+    problem: AnyProblem,
+    algorithm: str,
+    target: Target,
+    plan: Plan,
+    chosen: Choice,
+    measured: float | None,
+) -> None:
+    """A line for every candidate that was refused, and one for the plan."""
+    for candidate in find_algorithms(algorithm):
+        for part, _ in _parts(problem):
+            reason = candidate.refusal(part, target)
+            reason = reason or _inaccuracy(part, candidate.estimate(part, target))
+            if reason is not None:
+                report("refused", problem, candidate.name, reason, plan.threads, None)
+                break
+    event, seconds = ("plan", chosen.seconds) if measured is None else ("wisdom", measured)
+    report(event, problem, plan.algorithm, plan.detail, plan.threads, seconds)

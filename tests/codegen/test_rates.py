@@ -52,16 +52,13 @@ def test_the_host_has_the_rates_that_were_measured() -> None:
     assert host_target().rates == shipped
 
 
-@pytest.mark.usefixtures("folder")
-def test_another_processor_does_not_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_processor_does_not_use_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_rates(AVX2, MEASURED)
-    (file,) = (path for path in Path(str(rates._path(AVX2))).parent.iterdir())
+    (file,) = folder.iterdir()
     monkeypatch.setattr(rates, "machine_of", lambda _target: {"processor": "another"})
     assert kept_rates(AVX2) is None
     # Nor under a name that was made to fit.
-    path = rates._path(AVX2)
-    assert path is not None
-    file.rename(path)
+    file.rename(folder / rates._name(AVX2))
     assert kept_rates(AVX2) is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
@@ -44,6 +44,24 @@ class Algorithm(Protocol):
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """The plan for at most ``threads`` threads."""
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """An algorithm that can be tuned: it takes some decisions in more than one way."""
+
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """The algorithm with other decisions, each under a name of its own: ``name@decision``.
+
+        Only for problems it does not refuse.
+        """
+
+
+def list_variants(algorithm: Algorithm, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+    """The variants of ``algorithm`` that are worth measuring on ``problem``; often none."""
+    if isinstance(algorithm, Varied) and algorithm.refusal(problem, target) is None:
+        return algorithm.variants(problem, target)
+    return ()
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -16,13 +16,16 @@ import tempfile
 __all__ = ["private_folder", "read_private", "remove_private", "write_private"]
 
 
-def private_folder(base: pathlib.Path | None, name: str) -> pathlib.Path | None:
-    """The folder ``name`` in ``base``, made if need be; None unless it is safe to use."""
+def private_folder(
+    base: pathlib.Path | None, name: str, *, make: bool = True
+) -> pathlib.Path | None:
+    """The folder ``name`` in ``base``, made if told so; None unless it is there and safe to use."""
     if base is None:
         return None
     folder = base / name
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if make:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         private = _is_private(os.lstat(folder)) and stat.S_ISDIR(os.lstat(folder).st_mode)
     except OSError:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import platform
@@ -16,14 +17,11 @@ _CPUINFO = pathlib.Path("/proc/cpuinfo")
 
 def processor_name(cpuinfo: pathlib.Path = _CPUINFO) -> str:
     """The processor's marketing name; the architecture where the system does not tell."""
-    try:
-        lines = cpuinfo.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        key, _, value = line.partition(":")
-        if key.strip() == "model name" and value.strip():
-            return value.strip()
+    with contextlib.suppress(OSError), cpuinfo.open(errors="replace") as lines:
+        for line in lines:
+            key, _, value = line.partition(":")
+            if key.strip() == "model name" and value.strip():
+                return value.strip()
     return platform.processor() or platform.machine()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import math
 import pathlib
 from typing import Any
@@ -28,10 +27,12 @@ _LEAST, _MOST = 1e-3, 1e15
 
 def kept_rates(target: Target) -> Rates | None:
     """What was measured on this machine for ``target``; None without a file that is sound."""
-    path = _path(target)
-    content = None if path is None else read_private(path, _MOST_BYTES)
+    folder = _folder(make=False)
+    content = None if folder is None else read_private(folder / _name(target), _MOST_BYTES)
     if content is None:
         return None
+    import json
+
     try:
         record = json.loads(content)
     except (ValueError, RecursionError):
@@ -56,24 +57,28 @@ def keep_rates(target: Target, rates: Rates) -> None:
 
     Silently not kept where there is no folder that is safe.
     """
-    path = _path(target)
-    if path is None:
+    folder = _folder(make=True)
+    if folder is None:
         return
+    import json
+
     record = {"machine": machine_of(target), "rates": dataclasses.asdict(rates)}
-    write_private(path, json.dumps(record).encode())
+    write_private(folder / _name(target), json.dumps(record).encode())
     host_target.cache_clear()
 
 
 def forget_rates() -> None:
     """Return to the rates the library ships, on all machines that share the folder."""
-    folder = private_folder(get_settings().cache_dir, WISDOM_FOLDER)
+    folder = _folder(make=False)
     for path in [] if folder is None else folder.glob("rates-*.json"):
         remove_private(path)
     host_target.cache_clear()
 
 
-def _path(target: Target) -> pathlib.Path | None:
-    folder = private_folder(get_settings().cache_dir, WISDOM_FOLDER)
+def _folder(*, make: bool) -> pathlib.Path | None:
+    return private_folder(get_settings().cache_dir, WISDOM_FOLDER, make=make)
+
+
+def _name(target: Target) -> str:
     words = "\0".join(machine_of(target).values())
-    name = hashlib.sha256(words.encode()).hexdigest()
-    return None if folder is None else folder / f"rates-{name}.json"
+    return f"rates-{hashlib.sha256(words.encode()).hexdigest()}.json"
