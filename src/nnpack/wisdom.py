@@ -155,7 +155,7 @@ def forget_wisdom() -> None:
 def _parse(text: str) -> list[dict[str, Any]]:
     content = _loaded(text)
     records = content.get("outcomes") if isinstance(content, dict) else None
-    if not isinstance(records, list) or content["format"] != _FORMAT:
+    if not isinstance(records, list) or content.get("format") != _FORMAT:
         raise ProblemError(f"text={str(text)[:40]!r} must be what export_wisdom() returned")
     for n, record in enumerate(records):
         if not _is_sound(record):
