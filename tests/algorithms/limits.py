@@ -5,7 +5,8 @@ from __future__ import annotations
 from nnpack.algorithms.base import Algorithm, direct_error
 from nnpack.algorithms.winograd import WinogradAlgorithm
 from nnpack.codegen.target import Target
-from nnpack.maths.accuracy import UNIT_ROUNDOFF, error_limit
+from nnpack.maths.accuracy import error_limit
+from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.problem import Clip, Elu, Problem, Relu
 from tests import oracle
 from tests.plans import Operands

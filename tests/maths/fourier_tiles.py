@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from nnpack.maths.fourier import Form, Side, input_side, kernel_side, output_side
+from nnpack.maths.form import Form
+from nnpack.maths.fourier import Side, input_side, kernel_side, output_side
 from nnpack.maths.program import LinearProgram, evaluate
 
 Array = np.ndarray[Any, Any]

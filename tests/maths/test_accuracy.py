@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnpack.maths.accuracy import error_limit, expected_error, worst_amplification
+from nnpack.maths.accuracy import error_limit, worst_amplification
 from nnpack.maths.cook_toom import CookToom, cook_toom
+from nnpack.maths.expectation import expected_winograd_error
 from nnpack.maths.program import Matrix, evaluate, linear_program
 
 Array = np.ndarray[Any, Any]
@@ -64,7 +65,9 @@ def test_expected_errors_are_within_a_quarter_of_measured_ones(
     g = rng.standard_normal((h.r, w.r, channels, 1), dtype=np.float32)
     reference = correlation(d, g)
     error = tiles(h, w, d, g) - reference
-    relative_l2, greatest = expected_error(h, w, channels)
+    relative_l2, greatest = expected_winograd_error(
+        h.output_amplifications, w.output_amplifications, channels
+    )
     assert np.linalg.norm(error) / np.linalg.norm(reference) == pytest.approx(relative_l2, rel=0.25)
     # The extreme of a sample scatters more than its mean.
     assert 0.5 < abs(error).max() / abs(reference).max() / greatest < 1.7
@@ -75,8 +78,10 @@ def test_expected_errors_are_within_a_quarter_of_measured_ones(
     [(2, 4.8e-7, 6.5e-7), (4, 1.4e-6, 3.0e-6), (6, 6.2e-6, 1.8e-5)],
 )
 def test_expected_errors_at_256_channels(m: int, relative_l2: float, greatest: float) -> None:
-    f = cook_toom(m, 3)
-    assert expected_error(f, f, 256) == pytest.approx((relative_l2, greatest), rel=0.05)
+    kappas = cook_toom(m, 3).output_amplifications
+    assert expected_winograd_error(kappas, kappas, 256) == pytest.approx(
+        (relative_l2, greatest), rel=0.05
+    )
 
 
 @pytest.mark.parametrize("sizes", [(1, 3), (2, 3), (4, 3), (6, 3), (2, 7)])

@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from nnpack.maths.fourier import Form, input_side, kernel_side, output_side
+from nnpack.maths.form import Form
+from nnpack.maths.fourier import input_side, kernel_side, output_side
 from tests.maths.fourier_tiles import correlation, tiles
 
 FORMS = [Form(n, count) for n in (8, 16) for count in (3, 4)]

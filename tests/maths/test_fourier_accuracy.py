@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnpack.maths.accuracy import UNIT_ROUNDOFF
-from nnpack.maths.fourier import Form
-from nnpack.maths.fourier_accuracy import error_limit, expected_error, worst_amplification
+from nnpack.maths.expectation import UNIT_ROUNDOFF, expected_fourier_error
+from nnpack.maths.form import Form
+from nnpack.maths.fourier_accuracy import error_limit, worst_amplification
 from tests.maths.fourier_tiles import correlation, tiles
 
 Array = np.ndarray[Any, Any]
@@ -30,7 +30,7 @@ def test_expected_errors_are_within_a_quarter_of_measured_ones(
     g = rng.standard_normal((taps, taps, channels, 1), dtype=np.float32)
     reference = correlation(d, g)
     error = tiles(form, d, g) - reference
-    relative_l2, greatest = expected_error(form.n, channels)
+    relative_l2, greatest = expected_fourier_error(form.n, channels)
     assert np.linalg.norm(error) / np.linalg.norm(reference) == pytest.approx(relative_l2, rel=0.25)
     # The extreme of a sample scatters more than its mean.
     assert 0.5 < abs(error).max() / abs(reference).max() / greatest < 1.7
@@ -38,7 +38,7 @@ def test_expected_errors_are_within_a_quarter_of_measured_ones(
 
 def test_tiles_are_exact_in_the_sense_of_the_promise() -> None:
     """accuracy="exact" allows 1e-6 in the Euclidean norm and 2e-6 at most, chains of 512."""
-    relative_l2, greatest = expected_error(16, 520)
+    relative_l2, greatest = expected_fourier_error(16, 520)
     assert relative_l2 < 1e-6
     assert greatest < 2e-6
 

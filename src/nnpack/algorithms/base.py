@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_arguments
-from nnpack.maths.accuracy import UNIT_ROUNDOFF
+from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.plan import Argument, Plan, Slot
 from nnpack.problem import Problem
 

@@ -20,8 +20,8 @@ from nnpack.kernels.fourier_shape import FourierShape
 from nnpack.kernels.fourier_weights import PackFourierWeights
 from nnpack.kernels.tile_stage import Part
 from nnpack.kernels.tiles import CHAIN_CHANNELS
-from nnpack.maths.fourier import Form
-from nnpack.maths.fourier_accuracy import expected_error
+from nnpack.maths.expectation import expected_fourier_error
+from nnpack.maths.form import Form
 from nnpack.plan import Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
 
@@ -59,7 +59,7 @@ class FourierAlgorithm:
         fold = shape.form.fold
         depth = fold * problem.group_in_channels
         chain = min(depth, CHAIN_CHANNELS) + depth // CHAIN_CHANNELS
-        relative_l2, error = expected_error(self.n, ceil_div(chain, fold))
+        relative_l2, error = expected_fourier_error(self.n, ceil_div(chain, fold))
         return Estimate(max(seconds, traffic_seconds(problem, target)), error, relative_l2)
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:

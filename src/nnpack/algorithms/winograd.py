@@ -20,7 +20,7 @@ from nnpack.kernels.tiles import CHAIN_CHANNELS
 from nnpack.kernels.winograd import Winograd
 from nnpack.kernels.winograd_shape import TileShape
 from nnpack.kernels.winograd_weights import PackWinogradWeights
-from nnpack.maths.accuracy import expected_error
+from nnpack.maths.expectation import expected_winograd_error, output_amplifications
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
 
@@ -87,7 +87,8 @@ class WinogradAlgorithm:
         seconds = max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
         depth = blocking.grid.input_blocks * lanes
         chain = min(depth, CHAIN_CHANNELS) + depth // CHAIN_CHANNELS
-        relative_l2, error = expected_error(shape.rows, shape.columns, chain)
+        down, across = (output_amplifications(*size) for size in zip(shape.m, shape.r, strict=True))
+        relative_l2, error = expected_winograd_error(down, across, chain)
         return Estimate(max(seconds, traffic_seconds(problem, target)), error, relative_l2)
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:

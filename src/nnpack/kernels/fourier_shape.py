@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnpack.codegen.assembler import Index, Value
 from nnpack.frozen import dataclass
-from nnpack.maths.fourier import Form, Side, input_side, kernel_side, output_side
+from nnpack.maths.form import Form
+
+if TYPE_CHECKING:
+    from nnpack.maths.fourier import Side
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,22 @@ class FourierShape:
     @property
     def input(self) -> Side:
         """The programs of the input."""
+        from nnpack.maths.fourier import input_side
+
         return input_side(self.form)
 
     @property
     def kernel(self) -> Side:
         """The programs of the weights."""
+        from nnpack.maths.fourier import kernel_side
+
         return kernel_side(self.form, *self.r)
 
     @property
     def output(self) -> Side:
         """The programs of the output."""
+        from nnpack.maths.fourier import output_side
+
         return output_side(self.form, *self.m)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
-from nnpack.maths.cook_toom import CookToom, cook_toom
+
+if TYPE_CHECKING:
+    from nnpack.maths.cook_toom import CookToom
 
 # How far ahead in a row the lines of later tiles are asked for. A tile touches a hundred rows of
 # different channels, more streams than hardware follows; on images beyond the cache this halves
@@ -32,12 +36,16 @@ class TileShape:
 
     @property
     def rows(self) -> CookToom:
-        """The transforms along h."""
+        """The transforms along h: exact, and only wanted where code is emitted."""
+        from nnpack.maths.cook_toom import cook_toom
+
         return cook_toom(self.m[0], self.r[0])
 
     @property
     def columns(self) -> CookToom:
-        """The transforms along w."""
+        """The transforms along w, likewise."""
+        from nnpack.maths.cook_toom import cook_toom
+
         return cook_toom(self.m[1], self.r[1])
 
     @property

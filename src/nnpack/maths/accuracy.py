@@ -1,4 +1,4 @@
-"""The error of convolutions by Cook-Toom tiles in float32: what to expect and what is certain.
+"""The error of convolutions by Cook-Toom tiles in float32: what is certain (see `expectation`).
 
 With F(h) down and F(w) across, one tile of one output channel is
 
@@ -10,41 +10,17 @@ their ``linear_program``.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.maths.program import linear_program
 
 if TYPE_CHECKING:
     from nnpack.maths.cook_toom import CookToom
 
-UNIT_ROUNDOFF = 2.0**-24
-"""The greatest relative error of rounding to float32."""
-
-# Fitted to emulated float32 with fma on normal data, for 16 pairs of F(1, 3) ... F(8, 3), F(3, 6),
-# F(2, 7) and channels 4, 64, 256, 1024, 60 000 outputs each.  Relative L2 errors are within 18 % at
-# 4 channels and 6 % beyond.  0.09 is what theory says of a running sum, whose roundings have a
-# standard deviation of 0.41 units: 0.41 ** 2 / 2.
-_TRANSFORM_VARIANCE = 1.2
-_SUMMATION_VARIANCE = 0.09
-# Greatest error against greatest value, beyond the relative L2 error at the worst place of a tile:
-# 1.3 for F(2, 3), 1.25 for F(4, 3) and 1.3 for F(6, 3) at 256 channels; single runs scatter by 1.4.
-_PEAK = 1.3
 # Its constant, its product and its sum are rounded, where the machine has no fused multiply-add.
 _ROUNDINGS_PER_OP = 3
-
-
-def expected_error(h: CookToom, w: CookToom, channels: int) -> tuple[float, float]:
-    """Relative L2 error, and greatest error over greatest value, for random data of either sign.
-
-    ``channels`` is the number of terms of a running sum over the input channels; where blocks of
-    b channels are summed first and then their C / b sums, pass ``b + C / b``, rounded.
-    """
-    variance = _TRANSFORM_VARIANCE + _SUMMATION_VARIANCE * channels
-    relative_l2 = h.amplification * w.amplification * UNIT_ROUNDOFF * math.sqrt(variance)
-    worst_place = math.prod(max(f.output_amplifications) / f.amplification for f in (h, w))
-    return relative_l2, _PEAK * worst_place * relative_l2
 
 
 def error_limit(h: CookToom, w: CookToom, channels: int) -> float:

@@ -27,14 +27,14 @@ and a real frequency is one. Or four, which read two numbers of each weight for 
 that is one plane of a matrix product of twice the rows and twice the depth. There two real
 frequencies (Y, Z) of a column make a plane together, ``diag(Y, Z)`` in place of D.
 
-Planes are in this order: the two real columns, the complex ones; each ``Form`` says how many.
+Planes are in this order: the two real columns, the complex ones; each `form.Form` says how many.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from nnpack.maths.dft import Complex, complex_dft, complex_inverse, real_dft, real_inverse
 from nnpack.maths.expression import Formula, Term
@@ -42,6 +42,7 @@ from nnpack.maths.expression import Formula, Term
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nnpack.maths.form import Form
     from nnpack.maths.program import LinearProgram
 
 
@@ -63,66 +64,16 @@ class Side:
         return self.row, self.real, self.full
 
 
-@dataclass(frozen=True)
-class Form:
-    """Complex products by 3 or 4 real ones (``multiplications``), for n x n tiles."""
-
-    n: int
-    multiplications: Literal[3, 4]
-
-    @property
-    def fold(self) -> int:
-        """By how much rows and depth of a plane exceed tiles and channels: 1 or 2."""
-        return 1 if self.multiplications == 3 else 2
-
-    @property
-    def real_planes(self) -> int:
-        """Planes of a real column."""
-        return 3 * self.n // 2 - 1 if self.multiplications == 3 else self.n // 2
-
-    @property
-    def full_planes(self) -> int:
-        """Planes of a complex column."""
-        return 3 * self.n if self.multiplications == 3 else self.n
-
-    @property
-    def planes(self) -> int:
-        """Planes of a tile: ``3/2 n^2 - 2`` or ``n^2 / 2``."""
-        return 2 * self.real_planes + (self.n // 2 - 1) * self.full_planes
-
-    def input_factors(self, d: Complex) -> list[Term]:
-        """What D brings into ``D conj(W)``; in a folded plane row by row."""
-        if self.multiplications == 3:
-            return [d.re + d.im, d.re, d.im]
-        return [d.re, d.im, d.im, -d.re]
-
-    def kernel_factors(self, w: Complex) -> list[Term]:
-        """What W brings."""
-        return [w.re, w.re + w.im, w.re - w.im] if self.multiplications == 3 else [w.re, w.im]
-
-    def product(self, sums: Sequence[Term]) -> Complex:
-        """``D conj(W)`` from its real products: three, or the two rows of a folded plane."""
-        if self.multiplications == 3:
-            p, q, r = sums
-            return Complex(p - r, p - q)
-        return Complex(sums[0], sums[1])
-
-    def input_pair(self, first: Term, last: Term) -> list[Term]:
-        """What two real frequencies bring."""
-        zero = first * 0.0
-        return [first, last] if self.multiplications == 3 else [first, zero, zero, last]
-
-
 @lru_cache(maxsize=64)
 def input_side(form: Form) -> Side:
     """Rows of n inputs to the factors of D."""
 
     def real(x: list[Term]) -> list[Term]:
         first, *inner, last = real_dft(x)
-        return [*form.input_pair(first.re, last.re), *_each(form.input_factors, inner)]
+        return [*_input_pair(form, first.re, last.re), *_each(form, _input_factors, inner)]
 
     def full(x: list[Term]) -> list[Term]:
-        return _each(form.input_factors, complex_dft(_paired(x)))
+        return _each(form, _input_factors, complex_dft(_paired(x)))
 
     return Side(
         _program(form.n, lambda x: _packed(real_dft(x))),
@@ -142,10 +93,10 @@ def kernel_side(form: Form, r_h: int, r_w: int) -> Side:
     def real(x: list[Term]) -> list[Term]:
         first, *inner, last = real_dft(_padded(x, n))
         # `real_inverse` wants its two real numbers halved.
-        return [first.re * 0.5, last.re * 0.5, *_each(form.kernel_factors, inner)]
+        return [first.re * 0.5, last.re * 0.5, *_each(form, _kernel_factors, inner)]
 
     def full(x: list[Term]) -> list[Term]:
-        return _each(form.kernel_factors, complex_dft(_paired(_padded(x, 2 * n))))
+        return _each(form, _kernel_factors, complex_dft(_paired(_padded(x, 2 * n))))
 
     return Side(
         _program(r_w, lambda x: _packed(real_dft(_padded(x, n)))),
@@ -161,7 +112,7 @@ def output_side(form: Form, m_h: int, m_w: int) -> Side:
     sums = 3 if form.multiplications == 3 else 2
 
     def products(x: Sequence[Term]) -> list[Complex]:
-        return [form.product(x[k : k + sums]) for k in range(0, len(x), sums)]
+        return [_product(form, x[k : k + sums]) for k in range(0, len(x), sums)]
 
     def real(x: list[Term]) -> list[Term]:
         first, last = (Complex(x[k], x[k] * 0.0) for k in (0, 1))
@@ -174,13 +125,41 @@ def output_side(form: Form, m_h: int, m_w: int) -> Side:
     )
 
 
+def _input_factors(form: Form, d: Complex) -> list[Term]:
+    """What D brings into ``D conj(W)``; in a folded plane row by row."""
+    if form.multiplications == 3:
+        return [d.re + d.im, d.re, d.im]
+    return [d.re, d.im, d.im, -d.re]
+
+
+def _kernel_factors(form: Form, w: Complex) -> list[Term]:
+    """What W brings."""
+    return [w.re, w.re + w.im, w.re - w.im] if form.multiplications == 3 else [w.re, w.im]
+
+
+def _product(form: Form, sums: Sequence[Term]) -> Complex:
+    """``D conj(W)`` from its real products: three, or the two rows of a folded plane."""
+    if form.multiplications == 3:
+        p, q, r = sums
+        return Complex(p - r, p - q)
+    return Complex(sums[0], sums[1])
+
+
+def _input_pair(form: Form, first: Term, last: Term) -> list[Term]:
+    """What two real frequencies bring."""
+    zero = first * 0.0
+    return [first, last] if form.multiplications == 3 else [first, zero, zero, last]
+
+
 def _program(inputs: int, build: Callable[[list[Term]], list[Term]]) -> LinearProgram:
     formula = Formula(inputs)
     return formula.program(build(formula.inputs))
 
 
-def _each(factors: Callable[[Complex], list[Term]], spectrum: Sequence[Complex]) -> list[Term]:
-    return [factor for value in spectrum for factor in factors(value)]
+def _each(
+    form: Form, factors: Callable[[Form, Complex], list[Term]], spectrum: Sequence[Complex]
+) -> list[Term]:
+    return [factor for value in spectrum for factor in factors(form, value)]
 
 
 def _padded(x: list[Term], length: int) -> list[Term]:

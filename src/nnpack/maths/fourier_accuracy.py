@@ -1,4 +1,4 @@
-"""The error of convolutions by Fourier tiles in float32: what to expect and what is certain.
+"""The error of convolutions by Fourier tiles in float32: what is certain (see `expectation`).
 
 With the absolute values of all coefficients, |B| of the input, |G| of the kernel and |A| of the
 output side, one tile of one output channel is
@@ -14,36 +14,19 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from nnpack.maths.accuracy import UNIT_ROUNDOFF
-from nnpack.maths.fourier import Form, Side, input_side, kernel_side, output_side
+from nnpack.maths.expectation import UNIT_ROUNDOFF
+from nnpack.maths.fourier import Side, input_side, kernel_side, output_side
 from nnpack.maths.program import LinearProgram, Op, evaluate
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from nnpack.maths.form import Form
     from nnpack.maths.program import Kind
 
-# Fitted to emulated float32 on normal data, for both forms, kernels of 3, 5 and 7 taps and 1 to 256
-# channels: relative L2 errors are within 15 %. Two thirds of it come from the inverse transform.
-_TRANSFORM_VARIANCE: Mapping[int, float] = {8: 4.8, 16: 7.8}
-# What a rounding of a running sum adds, as in `accuracy`. Three multiplications have half as many
-# roundings as four, of terms whose square is twice as great.
-_SUMMATION_VARIANCE = 0.18
-# Greatest error over greatest value, beyond the relative L2 error; single runs scatter by 1.3.
-_PEAK = 1.2
 _ROUNDINGS_PER_OP = 3
 
 _ABSOLUTE: Mapping[Kind, Kind] = {"sub": "add", "fms": "fma", "fnma": "fma"}
-
-
-def expected_error(n: int, channels: int) -> tuple[float, float]:
-    """Relative L2 error, and greatest error over greatest value, for random data of either sign.
-
-    ``channels`` is the number of terms of a running sum, as in `accuracy.expected_error`.
-    """
-    variance = _TRANSFORM_VARIANCE[n] + _SUMMATION_VARIANCE * channels
-    relative_l2 = UNIT_ROUNDOFF * math.sqrt(variance)
-    return relative_l2, _PEAK * relative_l2
 
 
 def error_limit(form: Form, r_h: int, r_w: int, channels: int) -> float:
