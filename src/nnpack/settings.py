@@ -6,7 +6,7 @@ OMP_NUM_THREADS      the same, when NNPACK_NUM_THREADS is not set; of a list, ``
 NNPACK_CACHE_DIR     folder of compiled kernels; ``off`` keeps none; by default ``nnpack`` in
                      ``$XDG_CACHE_HOME`` or ``~/.cache``
 NNPACK_TARGET        ``avx512``, ``avx2`` or ``x86-64``: emit for less than this machine has
-NNPACK_VERBOSE       ``1`` tells on stderr what is compiled and chosen
+NNPACK_VERBOSE       ``1`` writes a line of CSV to stderr for each plan and call
 ==================== =========================================================================
 
 A variable set to nothing counts as not set.

@@ -32,6 +32,9 @@ COMMANDS = {
     "bench": Command(
         "time layers against the installed peers", "nnpack.cli.bench.command", "bench", "bench"
     ),
+    "tune": Command(
+        "measure which algorithms are fastest here, and keep it", "nnpack.cli.tune", "tune", "bench"
+    ),
     "demo": Command(
         "enlarge a photograph with a real network", "nnpack.cli.demo.command", "demo", "demo"
     ),

@@ -59,13 +59,13 @@ def bench(
     ] = None,
 ) -> None:
     """Time single layers of well-known networks against every installed peer."""
-    layers = _choose_layers(pattern, network or [])
+    layers = choose_layers(pattern, network or [])
     present, absent = _split(_choose_peers(peers))
     _check_files(json_file, plot_file)
     threads = threads or nnpack.get_num_threads()
     # On one thread nobody spins, so nobody has to be waited for.
     schedule = Schedule(seconds, rounds, pause=PAUSE_SECONDS if threads > 1 else 0.0)
-    console = _console()
+    console = make_console()
     contestants = (*OURS, *present)
     results, finished = _run(console, layers, contestants, Setting(batch, threads, schedule))
     report = Report(
@@ -84,12 +84,14 @@ def bench(
         raise typer.Exit(1)
 
 
-def _console() -> Console:
+def make_console() -> Console:
+    """A console that does not cut tables where no terminal says how wide it is."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPE_WIDTH)
 
 
-def _choose_layers(pattern: str | None, networks: Sequence[str]) -> tuple[Layer, ...]:
+def choose_layers(pattern: str | None, networks: Sequence[str]) -> tuple[Layer, ...]:
+    """The layers that ``--filter`` and ``--network`` ask for. Raises BadParameter for none."""
     try:
         layers = select_layers(LAYERS, pattern, networks)
     except re.error as error:
