@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nnpack.errors import DtypeError, ProblemError
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["Float32Array", "as_float32", "check_out"]
 
-Float32Array = npt.NDArray[np.float32]
+Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
 # DLPack's kDLCPU and kDLCUDAHost (dlpack.h): memory the processor can read.
 _HOST_DEVICES = (1, 3)

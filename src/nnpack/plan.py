@@ -7,10 +7,12 @@ the call are `Slot` values. A `Plan` is a tuple of stages with the weight format
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nnpack.frozen import dataclass, field, replace
-from nnpack.kernels.stage import Kernel
+
+if TYPE_CHECKING:
+    from nnpack.kernels.stage import Kernel
 
 __all__ = [
     "Plan",

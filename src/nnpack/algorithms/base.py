@@ -7,7 +7,6 @@ from typing import Protocol, runtime_checkable
 
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
-from nnpack.kernels.epilogue import epilogue_arguments
 from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.plan import Argument, Plan, Slot
 from nnpack.problem import Problem
@@ -110,6 +109,8 @@ def weight_arguments(problem: Problem) -> dict[str, Argument]:
 
 def store_arguments(problem: Problem) -> dict[str, Argument]:
     """The words of the output and of the epilogue."""
+    from nnpack.kernels.epilogue import epilogue_arguments
+
     n, c, h, w = problem.y_strides
     words: dict[str, Argument] = {"y": Slot("y"), "y_n": n, "y_c": c, "y_h": h, "y_w": w}
     kind = problem.epilogue.kind

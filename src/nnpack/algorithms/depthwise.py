@@ -16,8 +16,6 @@ from nnpack.algorithms.base import (
 from nnpack.algorithms.cost import product_seconds
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass, replace
-from nnpack.kernels.depthwise import MAX_KEPT_WEIGHTS, ZEROS_MARGIN, DepthwiseConvolution
-from nnpack.kernels.weights import PackWeights
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
 
@@ -71,6 +69,8 @@ class Depthwise:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage; a task is a band of rows of one plane."""
+        from nnpack.kernels.depthwise import ZEROS_MARGIN, DepthwiseConvolution
+
         choice = _choose(problem, target, threads)
         kernel = DepthwiseConvolution(
             problem.kernel,
@@ -140,6 +140,8 @@ def _with_cycles(problem: Problem, target: Target, choice: _Choice, band_rows: i
     or memory, and a part of the other; the constants fit 3x3 to 9x9 kernels with strides 1 and 2
     on planes of 7x7 to 112x112 (Zen 4, AVX-512) within a third.
     """
+    from nnpack.kernels.depthwise import MAX_KEPT_WEIGHTS
+
     kh, kw = problem.kernel
     rows = choice.rows
     # Half a register takes half the multipliers, but as many instructions.
@@ -194,6 +196,8 @@ def _arguments(problem: Problem) -> dict[str, Argument]:
 
 def _weight_format(problem: Problem) -> WeightFormat:
     """The taps of one output channel after the other."""
+    from nnpack.kernels.weights import PackWeights
+
     panels = problem.group_out_channels
     arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
     nbytes = FLOAT_BYTES * problem.out_channels * problem.kernel[0] * problem.kernel[1]

@@ -23,9 +23,6 @@ from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
-from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
-from nnpack.kernels.weights import PackWeights
-from nnpack.kernels.window import WindowConvolution
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
 
@@ -59,6 +56,8 @@ class Direct:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage."""
+        from nnpack.kernels.window import WindowConvolution
+
         choice = _choose(problem, target)
         tile, layout = choice.tile, _layout(problem, target, threads, choice)
         depth, images = _depth(problem), problem.batch * problem.groups
@@ -95,6 +94,8 @@ def _depth(problem: Problem) -> int:
 
 
 def _known_stride(problem: Problem) -> int | None:
+    from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
+
     stride = problem.stride[1]
     return stride if stride <= MAX_SHUFFLED_STRIDE else None
 
@@ -201,6 +202,8 @@ def _arguments(problem: Problem) -> dict[str, Argument]:
 
 
 def _weight_format(problem: Problem, panel: int, panels: int) -> WeightFormat:
+    from nnpack.kernels.weights import PackWeights
+
     arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
     nbytes = FLOAT_BYTES * problem.groups * panels * _depth(problem) * panel
     pack = Stage(PackWeights(panel), problem.groups * panels, arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, weight_arguments
 from nnpack.algorithms.cost import traffic_seconds
@@ -15,15 +15,15 @@ from nnpack.algorithms.tile_plan import (
     weight_bandwidth,
 )
 from nnpack.codegen.target import Target
-from nnpack.kernels.fourier import Fourier
 from nnpack.kernels.fourier_shape import FourierShape
-from nnpack.kernels.fourier_weights import PackFourierWeights
-from nnpack.kernels.tile_stage import Part
 from nnpack.kernels.tiles import CHAIN_CHANNELS
 from nnpack.maths.expectation import expected_fourier_error
 from nnpack.maths.form import Form
 from nnpack.plan import Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
+
+if TYPE_CHECKING:
+    from nnpack.kernels.tile_stage import Part
 
 # The share of peak that the products reach, and the cycles a vector of V or M takes from x or to
 # y, transposed and transformed both ways, by the tile. Fitted to 13 layers on Zen 4, so that
@@ -64,6 +64,8 @@ class FourierAlgorithm:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
+        from nnpack.kernels.fourier import Fourier
+
         shape, _ = self._choose(problem, target)
         blocking = _blocking(shape, problem, target, threads)
         tile = blocking.tile
@@ -120,6 +122,8 @@ def _blocking(shape: FourierShape, problem: Problem, target: Target, threads: in
 
 
 def _weight_format(problem: Problem, shape: FourierShape, blocking: Blocking) -> WeightFormat:
+    from nnpack.kernels.fourier_weights import PackFourierWeights
+
     words = weight_arguments(problem)
     words |= {"panels": blocking.panels, "input_blocks": blocking.grid.input_blocks}
     words["packed"] = Slot("packed")

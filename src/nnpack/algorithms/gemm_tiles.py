@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import ceil_div
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
-from nnpack.kernels.convolve import Lanes
 from nnpack.kernels.gemm import GemmTile
+
+if TYPE_CHECKING:
+    from nnpack.kernels.convolve import Lanes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from nnpack.algorithms.base import Estimate, direct_error
 from nnpack.algorithms.cost import product_seconds
-from nnpack.algorithms.gemm_plan import gemm_plan
 from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
 from nnpack.codegen.target import Target
 from nnpack.plan import Plan
@@ -43,6 +42,8 @@ class ImplicitGemm:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage."""
+        from nnpack.algorithms.gemm_plan import gemm_plan
+
         choice = self._tile(problem, target)
         return gemm_plan(self.name, problem, target, threads, choice, packed=True)
 

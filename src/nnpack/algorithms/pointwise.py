@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from nnpack.algorithms.base import Estimate, direct_error, is_dense
 from nnpack.algorithms.cost import product_seconds
-from nnpack.algorithms.gemm_plan import gemm_plan
 from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
@@ -39,6 +38,8 @@ class Pointwise:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage over each plane as a single row."""
+        from nnpack.algorithms.gemm_plan import gemm_plan
+
         pixels = problem.height * problem.width
         flat = replace(
             problem,

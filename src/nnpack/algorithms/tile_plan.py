@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -16,10 +17,12 @@ from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
-from nnpack.kernels.stage import Kernel
-from nnpack.kernels.tile_stage import Part
 from nnpack.plan import Argument, Slot, Stage
 from nnpack.problem import Problem
+
+if TYPE_CHECKING:
+    from nnpack.kernels.stage import Kernel
+    from nnpack.kernels.tile_stage import Part
 
 Pair = tuple[int, int]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, round_up, weight_arguments
 from nnpack.algorithms.cost import traffic_seconds
@@ -15,14 +16,14 @@ from nnpack.algorithms.tile_plan import (
 )
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
-from nnpack.kernels.tile_stage import Part
 from nnpack.kernels.tiles import CHAIN_CHANNELS
-from nnpack.kernels.winograd import Winograd
 from nnpack.kernels.winograd_shape import TileShape
-from nnpack.kernels.winograd_weights import PackWinogradWeights
 from nnpack.maths.expectation import expected_winograd_error, output_amplifications
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem
+
+if TYPE_CHECKING:
+    from nnpack.kernels.tile_stage import Part
 
 MAX_TAPS = 7
 MAX_TILE = 12
@@ -93,6 +94,8 @@ class WinogradAlgorithm:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
+        from nnpack.kernels.winograd import Winograd
+
         shape, blocking = (
             self.shape(problem, target.lanes),
             self._blocking(problem, target, threads),
@@ -201,6 +204,8 @@ def _step_arguments(
 def _weight_format(
     problem: Problem, shape: TileShape, blocking: Blocking, steps: dict[str, Argument]
 ) -> WeightFormat:
+    from nnpack.kernels.winograd_weights import PackWinogradWeights
+
     words = weight_arguments(problem)
     words |= {name: steps[name] for name in ("step_h", "step_w", "phase_blocks")}
     words |= {"panels": blocking.panels, "channel_blocks": blocking.grid.input_blocks}

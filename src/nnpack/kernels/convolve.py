@@ -8,9 +8,8 @@ and panels ``[depth][panel]`` of weights; only the roles in the microkernel chan
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from nnpack.codegen.assembler import Assembler, Index, Value
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
@@ -18,6 +17,9 @@ from nnpack.kernels.packing import PATCH_FIELDS, emit_pack_patches
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.transpose import emit_rows
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Value
 
 Lanes = Literal["pixels", "channels"]
 

@@ -16,13 +16,16 @@ the ends of rows need masks, and have them in the registers for a whole band of 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.taps import TapLoad
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 # Weights of so many taps are kept in registers, or at least on the stack as whole vectors.
 MAX_KEPT_WEIGHTS = 16

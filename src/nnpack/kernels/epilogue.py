@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 _ACTIVATION_PARAMETERS: Mapping[str | None, tuple[str, ...]] = {
     None: (),

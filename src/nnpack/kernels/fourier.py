@@ -5,17 +5,19 @@ The mathematics is that of `maths.fourier`; channels stand in the lanes througho
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_fields
-from nnpack.kernels.fourier_input import InputTransform
-from nnpack.kernels.fourier_output import OutputTransform
 from nnpack.kernels.fourier_shape import FourierShape
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import profile_fields
 from nnpack.kernels.tile_stage import TILE_FIELDS, Part, emit_tile_stage
 from nnpack.kernels.tiles import MULTIPLY_FIELDS, emit_multiply_function
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,9 @@ class Fourier:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
+        from nnpack.kernels.fourier_input import InputTransform
+        from nnpack.kernels.fourier_output import OutputTransform
+
         fields = self.fields
         if self.part in ("all", "input"):
             InputTransform(asm, self.shape, fields).emit()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Index, Value
 from nnpack.frozen import dataclass
 from nnpack.maths.form import Form
 
 if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Index, Value
     from nnpack.maths.fourier import Side
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.weights import WEIGHT_FIELDS
-from nnpack.maths.program import LinearProgram
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.maths.program import LinearProgram
 
 
 @dataclass(frozen=True)

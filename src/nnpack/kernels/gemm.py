@@ -7,16 +7,20 @@ algorithms is only where the scalars and the vectors are found: that is an `Oper
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from typing import TYPE_CHECKING
+
 from nnpack.codegen.target import Target
 from nnpack.errors import RegisterPressureError
 from nnpack.frozen import dataclass
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 # How far ahead of its use a panel is asked for: hardware prefetchers stop at the end of each page,
 # and 2 KiB is some hundreds of cycles of multiplication (7 % on weights that come from L3).
 PREFETCH_FLOATS = 512
 
-Accumulators = dict[tuple[int, int], Value]
+Accumulators = dict[tuple[int, int], "Value"]
 
 
 @dataclass(frozen=True)

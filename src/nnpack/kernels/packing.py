@@ -9,9 +9,13 @@ strip is copied in *runs*, vectors at a time, with zeros where a tap falls into 
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 # Beyond this horizontal stride, a gather instruction is no slower than loading everything between.
 MAX_SHUFFLED_STRIDE = 4

@@ -13,10 +13,14 @@ zero.
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Index, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.packing import StridedLoad
 from nnpack.kernels.stage import Arguments
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Value
 
 ROW_FIELDS = dict.fromkeys(
     (

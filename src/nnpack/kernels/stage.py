@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from nnpack.codegen.assembler import Assembler, Value
 from nnpack.codegen.compiler import ENTRY
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
 
 Fields = Mapping[str, str]
 

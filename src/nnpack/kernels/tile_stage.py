@@ -6,10 +6,12 @@ A family of transforms (Winograd, Fourier) defines the functions ``transform_inp
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from nnpack.codegen.assembler import Assembler, Value
 from nnpack.kernels.stage import Arguments, Fields, PhaseTimer, emit_stage
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
 
 Part = Literal["all", "input", "output"]
 """What of a block of tiles a stage does.

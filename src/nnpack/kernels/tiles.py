@@ -12,10 +12,13 @@ V and M ``[f][channel block][tile][lanes]`` a block of tiles at a time, U
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Assembler, Value
 from nnpack.kernels.gemm import GemmTile, emit_blocked_product
 from nnpack.kernels.stage import Arguments, Fields
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
 
 # Channels summed in one chain of additions; longer sums are sums of such chains, which keeps the
 # rounding error from growing with the number of channels.
@@ -26,7 +29,7 @@ MULTIPLY_FIELDS = dict.fromkeys(
 ) | {"weight": "pointer"}
 
 
-DepthAt = Callable[[Arguments, Value], Value]
+DepthAt = Callable[[Arguments, "Value"], "Value"]
 
 
 def full_depth(args: Arguments, _: Value) -> Value:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Assembler, Value
-from nnpack.maths.program import LinearProgram, Op
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.maths.program import LinearProgram, Op
 
 
 def emit_program(asm: Assembler, program: LinearProgram, inputs: Sequence[Value]) -> list[Value]:

@@ -15,8 +15,11 @@ column c of all 16 rows is the even blocks of both groups, column c + 4 the odd 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Assembler, Value
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
+
 
 BLOCK = 4
 

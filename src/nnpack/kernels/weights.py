@@ -5,9 +5,13 @@ Depth counts k = (r * kw + s) * C + c, as patches do; channels beyond the last a
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, emit_stage
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
 
 # Words that every kernel reading raw weights has, in the manner of `problem.WeightLayout`.
 WEIGHT_FIELDS = {

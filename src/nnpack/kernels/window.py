@@ -9,7 +9,8 @@ or, when the copied rows are as long as those of the output, the whole block.
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.convolve import StoreRows, emit_scatter_function
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
@@ -17,6 +18,9 @@ from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_pr
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
 
 _FIELDS = {
     **dict.fromkeys(("x", "weight", "y", "scratch"), "pointer"),

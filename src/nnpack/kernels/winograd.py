@@ -9,17 +9,19 @@ lanes throughout, in blocks of ``lanes``. The two directions may differ.
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_fields
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import Arguments, profile_fields
 from nnpack.kernels.tile_stage import TILE_FIELDS, Part, emit_tile_stage
 from nnpack.kernels.tiles import MULTIPLY_FIELDS, emit_multiply_function
-from nnpack.kernels.winograd_input import InputTransform
-from nnpack.kernels.winograd_output import OutputTransform
 from nnpack.kernels.winograd_shape import TileShape
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
 
 _STEP_FIELDS = dict.fromkeys(
     (
@@ -58,6 +60,9 @@ class Winograd:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
+        from nnpack.kernels.winograd_input import InputTransform
+        from nnpack.kernels.winograd_output import OutputTransform
+
         fields = self.fields
         if self.part in ("all", "input"):
             InputTransform(asm, self.shape, fields).emit()

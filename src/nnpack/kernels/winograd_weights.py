@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from nnpack.codegen.assembler import Assembler, Index, Value
+from typing import TYPE_CHECKING
+
 from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.weights import WEIGHT_FIELDS
 from nnpack.kernels.winograd_shape import TileShape
-from nnpack.maths.program import linear_program
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Value
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class PackWinogradWeights:
         present: Value,
     ) -> list[Value]:
         """``G g G^T`` of one virtual channel, output channels in the lanes."""
+        from nnpack.maths.program import linear_program
+
         r_h, r_w = self.shape.r
         along_w = linear_program(self.shape.columns.kernel)
         along_h = linear_program(self.shape.rows.kernel)

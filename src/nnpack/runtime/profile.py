@@ -6,11 +6,14 @@ import ctypes
 import functools
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from nnpack.codegen.assembler import Assembler
 from nnpack.codegen.compiler import ENTRY, compile_kernel
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler
 
 _CALIBRATION_SECONDS = 0.01
 
