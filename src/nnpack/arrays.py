@@ -12,7 +12,7 @@ from nnpack.errors import DtypeError, ProblemError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Float32Array", "as_float32", "check_out"]
+__all__ = ["Float32Array", "as_float32", "as_halves", "check_out"]
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -40,6 +40,22 @@ def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Arra
         raise ProblemError(f"{name}.shape={array.shape} must have {ndim} dimensions")
     # Strides are counted in elements from here on, and must be whole numbers of them.
     return array if array.flags.aligned else array.copy()
+
+
+def as_halves(name: str, array: Float32Array) -> npt.NDArray[np.float16]:
+    """Return ``array`` rounded to half precision, to nearest even.
+
+    Raises ProblemError when a number is beyond the greatest half.
+    """
+    with np.errstate(over="ignore"):
+        halves = array.astype(np.float16)
+    lost = np.isinf(halves) & np.isfinite(array)
+    if lost.any():
+        raise ProblemError(
+            f"{name} holds {array[lost][0]}, beyond the 65504 of half precision: "
+            "scale it down, or use weight_storage='float32'"
+        )
+    return halves
 
 
 def check_out(

@@ -52,12 +52,14 @@ class Stage:
 class WeightFormat:
     """How an algorithm wants its weights: equal formats are packed alike.
 
-    ``stages`` turn the slot ``weight`` into the slot ``packed``, of ``nbytes`` bytes.
+    ``stages`` turn the slot ``weight`` into the slot ``packed``, of ``nbytes`` bytes. ``storage``
+    says for people what the packed weights are.
     """
 
     description: tuple[object, ...]
     nbytes: int
     stages: tuple[Stage, ...] = field(compare=False)
+    storage: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -95,11 +97,12 @@ def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
         packing += [_shifted(stage, {"packed": packed}) for stage in weights.stages]
         packed += -(-weights.nbytes // _ALIGNMENT) * _ALIGNMENT
     plans = [plan for plan, _ in parts]
+    storage = "+".join(dict.fromkeys(plan.weight_format.storage for plan in plans))
     formats = tuple(_identity(plan.weight_format) for plan in plans)
     return Plan(
         algorithm="+".join(dict.fromkeys(plan.algorithm for plan in plans)),
         stages=tuple(stages),
-        weight_format=WeightFormat(formats, packed, tuple(packing)),
+        weight_format=WeightFormat(formats, packed, tuple(packing), storage),
         workspace_bytes=max(plan.workspace_bytes for plan in plans),
         threads=plans[0].threads,
         detail="; ".join(dict.fromkeys(plan.detail for plan in plans)),
@@ -113,7 +116,7 @@ def _identity(form: WeightFormat) -> tuple[object, ...]:
     same size, on a 2x1 image.
     """
     arguments = tuple(tuple(stage.arguments.items()) for stage in form.stages)
-    return (*form.description, form.nbytes, arguments)
+    return (*form.description, form.nbytes, form.storage, arguments)
 
 
 def _shifted(stage: Stage, offsets: Mapping[str, int]) -> Stage:

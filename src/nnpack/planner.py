@@ -14,6 +14,7 @@ from nnpack.algorithms.base import (
     direct_relative_l2,
     list_variants,
 )
+from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
 from nnpack.algorithms.table import ALGORITHMS, algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
@@ -38,6 +39,8 @@ __all__ = [
 
 # What each accuracy allows of max|error| / max|reference|, and of the relative L2 error.
 ERROR_BOUNDS = {"fast": (5e-5, 2e-5), "exact": (2e-6, 1e-6)}
+# What transformed weights in half precision may add to them: see `algorithms.storage`.
+_ROUNDING_BOUNDS = GREATEST_PER_L2 * MAX_ROUNDING["fast"], MAX_ROUNDING["fast"]
 # Single runs scatter about the expected greatest error by up to this factor; L2 errors do not.
 _SCATTER = 1.4
 
@@ -247,6 +250,8 @@ def _inaccuracy(problem: Problem, estimate: Estimate) -> str | None:
     """Why the expected error is too large, or None; direct summation always passes."""
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     greatest, relative_l2 = ERROR_BOUNDS[problem.accuracy]
+    if estimate.rounding:
+        greatest, relative_l2 = greatest + _ROUNDING_BOUNDS[0], relative_l2 + _ROUNDING_BOUNDS[1]
     found = (
         ("greatest", estimate.error, max(greatest / _SCATTER, 1.01 * direct_error(depth))),
         ("relative L2", estimate.relative_l2, max(relative_l2, direct_relative_l2(depth))),

@@ -52,10 +52,12 @@ __all__ = [
     "Relu",
     "TransposedProblem",
     "WeightLayout",
+    "WeightStorage",
     "dense_strides",
 ]
 
 Accuracy = Literal["fast", "exact"]
+WeightStorage = Literal["float32", "float16"]
 RowStrides = tuple[int, int, int]
 
 # Offsets in bytes stay far within 64 bits whatever a kernel adds to them, and user space ends here.
@@ -94,6 +96,7 @@ class _Convolution:
 
     ``x_strides`` are those of (n, c, h), w has stride 1; ``y_strides`` those of (n, c, h, w). Both
     may be zero or negative. Padding may be negative in problems built inside this package.
+    ``weight_storage`` says how packed weights are kept; those that are packed are float32 always.
     """
 
     batch: int
@@ -108,6 +111,7 @@ class _Convolution:
     groups: int = 1
     epilogue: Epilogue = Epilogue()
     accuracy: Accuracy = "fast"
+    weight_storage: WeightStorage = "float32"
     x_strides: RowStrides
     y_strides: Strides
     # Planning asks for the outputs a thousand times.
@@ -117,7 +121,8 @@ class _Convolution:
         _check_extents(self)
         object.__setattr__(self, "_outputs", self._count_outputs())
         _check_groups(self.groups, self.in_channels, self.out_channels)
-        _check_accuracy(self.accuracy)
+        _check_one_of("accuracy", self.accuracy, ("fast", "exact"))
+        _check_one_of("weight_storage", self.weight_storage, ("float32", "float16"))
         _check_sizes(x=self.x_shape, weight=self.weight_shape, y=self.y_shape)
 
     @property
@@ -205,6 +210,7 @@ class Problem(_Convolution):
         groups: SupportsIndex = 1,
         activation: Activation | None = None,
         accuracy: Accuracy = "fast",
+        weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
         y_strides: Strides | None = None,
     ) -> Problem:
@@ -240,6 +246,7 @@ class Problem(_Convolution):
             groups=group_count,
             epilogue=_epilogue(scale_shape, bias_shape, activation, out_channels),
             accuracy=accuracy,
+            weight_storage=weight_storage,
             x_strides=x_strides or dense_strides((batch, in_channels, height, width))[:3],
             y_strides=y_strides or dense_strides((batch, out_channels, rows, columns)),
         )
@@ -288,6 +295,7 @@ class TransposedProblem(_Convolution):
         groups: SupportsIndex = 1,
         activation: Activation | None = None,
         accuracy: Accuracy = "fast",
+        weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
         y_strides: Strides | None = None,
     ) -> TransposedProblem:
@@ -325,6 +333,7 @@ class TransposedProblem(_Convolution):
             groups=group_count,
             epilogue=_epilogue(scale_shape, bias_shape, activation, out_channels),
             accuracy=accuracy,
+            weight_storage=weight_storage,
             x_strides=x_strides or dense_strides((batch, in_channels, height, width))[:3],
             y_strides=y_strides or dense_strides((batch, out_channels, *outputs)),
         )
@@ -433,9 +442,9 @@ def _check_groups(groups: int, in_channels: int, out_channels: int) -> None:
         )
 
 
-def _check_accuracy(accuracy: object) -> None:
-    if not isinstance(accuracy, str) or accuracy not in ("fast", "exact"):
-        raise ProblemError(f'accuracy={accuracy!r} must be "fast" or "exact"')
+def _check_one_of(name: str, value: object, allowed: tuple[str, str]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ProblemError(f'{name}={value!r} must be "{allowed[0]}" or "{allowed[1]}"')
 
 
 def _check_sizes(**shapes: Shape) -> None:

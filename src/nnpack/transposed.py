@@ -89,6 +89,7 @@ def _phase(problem: TransposedProblem, row: _AxisPhase, column: _AxisPhase) -> P
         groups=problem.groups,
         epilogue=problem.epilogue,
         accuracy=problem.accuracy,
+        weight_storage=problem.weight_storage,
         x_strides=problem.x_strides,
         y_strides=(n, c, h * problem.stride[0], w * problem.stride[1]),
         weight_layout=layout,

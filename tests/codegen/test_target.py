@@ -26,7 +26,7 @@ from nnpack.errors import SettingsError
 
 KIB = 1024
 CACHES = CacheSizes(32 * KIB, 1024 * KIB, 4096 * KIB)
-AVX2_FEATURES = {"avx2": True, "fma": True, "sse4a": False}
+AVX2_FEATURES = {"avx2": True, "f16c": True, "fma": True, "sse4a": False}
 AVX512_FEATURES = AVX2_FEATURES | dict.fromkeys(
     ("avx512f", "avx512dq", "avx512vl", "avx512bw"), True
 )
@@ -56,7 +56,7 @@ def test_features_decide_what_runs(
 
 def test_only_the_best_is_tuned_for_the_processor() -> None:
     best, lesser = _targets("x86_64", AVX2_FEATURES)
-    assert (best.cpu, best.features) == ("c", "+avx2,+fma,-sse4a")
+    assert (best.cpu, best.features) == ("c", "+avx2,+f16c,+fma,-sse4a")
     assert (lesser.cpu, lesser.features) == (X86_64.cpu, X86_64.features)
     assert {t.triple for t in (best, lesser)} == {"t"}
     assert {t.caches for t in (best, lesser)} == {CACHES}

@@ -21,11 +21,13 @@ class Estimate:
 
     ``seconds`` a run; ``error``: expected max|error| / max|reference| on random data;
     ``relative_l2``: the same in the Euclidean norm, 0 for direct summation, which always passes.
+    ``rounding``: what of ``relative_l2`` comes from keeping transformed weights as halves.
     """
 
     seconds: float
     error: float
     relative_l2: float = 0.0
+    rounding: float = 0.0
 
 
 class Algorithm(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nnpack.algorithms.base import FLOAT_BYTES
+from nnpack.algorithms.storage import STORAGE_BYTES, packed_storage
 from nnpack.codegen.target import Target
 from nnpack.problem import Problem
 
@@ -24,10 +25,9 @@ def product_seconds(problem: Problem, target: Target, steps: float) -> float:
 
 def traffic_seconds(problem: Problem, target: Target) -> float:
     """Seconds to read x and the weights and to write y, from where they fit."""
-    floats = (
-        math.prod(problem.x_shape) + math.prod(problem.y_shape) + math.prod(problem.weight_shape)
-    )
-    nbytes = FLOAT_BYTES * floats
+    floats = math.prod(problem.x_shape) + math.prod(problem.y_shape)
+    weight_bytes = STORAGE_BYTES[packed_storage(problem, target)]
+    nbytes = FLOAT_BYTES * floats + weight_bytes * math.prod(problem.weight_shape)
     in_cache = nbytes < target.caches.l3 // 2
     return nbytes / (cache_bandwidth(target) if in_cache else target.rates.memory_bandwidth)
 

@@ -20,10 +20,11 @@ from nnpack.algorithms.base import (
 )
 from nnpack.algorithms.cost import product_seconds
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
+from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
-from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.plan import Argument, Plan, Slot, Stage
 from nnpack.problem import Problem
 
 TASKS_PER_THREAD = 4
@@ -65,23 +66,26 @@ class Direct:
         blocks = images * layout.blocks(problem)
         chunk = _chunk_panels(blocks, panels, threads)
         table = round_up(INDEX_FLOATS * depth, target.lanes)
-        scratch = table + round_up(layout.scratch(problem.group_in_channels, target), 64)
+        widened = table + round_up(layout.scratch(problem.group_in_channels, target), 64)
+        storage = packed_storage(problem, target)
+        scratch = widened + (round_up(depth * tile.mr, 64) if storage == "float16" else 0)
         words: dict[str, Argument] = {
             "scratch": Slot("workspace"),
             "scratch_stride": scratch,
             "table_size": table,
+            "widened": widened,
             "panels": panels,
             "chunk_panels": chunk,
         }
         kernel = WindowConvolution(
-            tile, problem.y_strides[3] != 1, _known_stride(problem), problem.epilogue.kind
+            tile, problem.y_strides[3] != 1, _known_stride(problem), problem.epilogue.kind, storage
         )
         arguments = {**_arguments(problem), **layout.arguments(), **words}
         width = tile.nv * target.lanes
         return Plan(
             algorithm=self.name,
             stages=(Stage(kernel, blocks * ceil_div(panels, chunk), arguments),),
-            weight_format=_weight_format(problem, tile.mr, panels),
+            weight_format=panel_format(problem, tile.mr, panels, storage),
             workspace_bytes=FLOAT_BYTES * scratch * threads,
             threads=threads,
             detail=f"{tile.mr}x{width} tile, {layout.block_rows} rows a task"
@@ -199,12 +203,3 @@ def _arguments(problem: Problem) -> dict[str, Argument]:
         "pad_left": problem.padding[2],
         **store_arguments(problem),
     }
-
-
-def _weight_format(problem: Problem, panel: int, panels: int) -> WeightFormat:
-    from nnpack.kernels.weights import PackWeights
-
-    arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
-    nbytes = FLOAT_BYTES * problem.groups * panels * _depth(problem) * panel
-    pack = Stage(PackWeights(panel), problem.groups * panels, arguments)
-    return WeightFormat(("panels", panel), nbytes, (pack,))

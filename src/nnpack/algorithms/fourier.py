@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING, Literal
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, weight_arguments
 from nnpack.algorithms.cost import traffic_seconds
+from nnpack.algorithms.storage import (
+    rounded_estimate,
+    transformed_format,
+    transformed_storage,
+    transformed_weight,
+)
 from nnpack.algorithms.tile_plan import (
     Blocking,
     Grid,
@@ -17,10 +23,10 @@ from nnpack.algorithms.tile_plan import (
 from nnpack.codegen.target import Target
 from nnpack.kernels.fourier_shape import FourierShape
 from nnpack.kernels.tiles import CHAIN_CHANNELS
-from nnpack.maths.expectation import expected_fourier_error
+from nnpack.maths.expectation import expected_fourier_error, fourier_rounding
 from nnpack.maths.form import Form
-from nnpack.plan import Plan, Slot, Stage, WeightFormat
-from nnpack.problem import Problem
+from nnpack.plan import Plan, Stage, WeightFormat
+from nnpack.problem import Problem, WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.kernels.tile_stage import Part
@@ -59,8 +65,12 @@ class FourierAlgorithm:
         fold = shape.form.fold
         depth = fold * problem.group_in_channels
         chain = min(depth, CHAIN_CHANNELS) + depth // CHAIN_CHANNELS
-        relative_l2, error = expected_fourier_error(self.n, ceil_div(chain, fold))
-        return Estimate(max(seconds, traffic_seconds(problem, target)), error, relative_l2)
+        return rounded_estimate(
+            max(seconds, traffic_seconds(problem, target)),
+            expected_fourier_error(self.n, ceil_div(chain, fold)),
+            fourier_rounding(shape.form.multiplications),
+            _storage(shape, problem, target),
+        )
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
@@ -71,7 +81,7 @@ class FourierAlgorithm:
         tile = blocking.tile
 
         def kernel(part: Part) -> Fourier:
-            return Fourier(shape, tile, part, problem.epilogue.kind)
+            return Fourier(shape, tile, part, problem.epilogue.kind, blocking.storage)
 
         stages, floats = tile_stages(problem, blocking, threads, kernel)
         return Plan(
@@ -102,8 +112,8 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target) -> float:
     lanes, groups = target.lanes, problem.groups
     per_row = blocking.weight_floats // lanes
     product = groups * blocking.rows * per_row / (PRODUCT_EFFICIENCY * target.multiply_adds)
-    floats = groups * blocking.weight_floats
-    stream = FLOAT_BYTES * floats * blocking.blocks / weight_bandwidth(floats, target)
+    nbytes = groups * blocking.weight_bytes
+    stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
     vectors = blocking.grid.input_blocks + ceil_div(problem.group_out_channels, lanes)
     cycles = groups * blocking.grid.tiles * 1.5 * shape.n**2 * vectors * TRANSFORM_CYCLES[shape.n]
     return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
@@ -117,8 +127,14 @@ def _blocking(shape: FourierShape, problem: Problem, target: Target, threads: in
         tiles_w=ceil_div(problem.out_width, shape.m[1]),
         images=problem.batch,
         input_blocks=ceil_div(problem.group_in_channels, target.lanes),
+        storage=_storage(shape, problem, target),
     )
     return choose_blocking(grid, problem, target, threads)
+
+
+def _storage(shape: FourierShape, problem: Problem, target: Target) -> WeightStorage:
+    """How the transformed weights are kept."""
+    return transformed_storage(problem, target, fourier_rounding(shape.form.multiplications)[0])
 
 
 def _weight_format(problem: Problem, shape: FourierShape, blocking: Blocking) -> WeightFormat:
@@ -126,8 +142,9 @@ def _weight_format(problem: Problem, shape: FourierShape, blocking: Blocking) ->
 
     words = weight_arguments(problem)
     words |= {"panels": blocking.panels, "input_blocks": blocking.grid.input_blocks}
-    words["packed"] = Slot("packed")
-    nv = blocking.tile.nv
-    stage = Stage(PackFourierWeights(shape, nv), problem.groups * blocking.panels, words)
-    nbytes = FLOAT_BYTES * problem.groups * blocking.weight_floats
-    return WeightFormat(("fourier", shape, nv), nbytes, (stage,))
+    words |= transformed_weight(blocking.storage, "packed")
+    kernel = PackFourierWeights(shape, blocking.tile.nv, blocking.storage)
+    stage = Stage(kernel, problem.groups * blocking.panels, words)
+    # Real and imaginary parts are at most the sum of all weights, and their sums twice that.
+    gain = 4 * shape.r[0] * shape.r[1] / shape.n**2
+    return transformed_format(("fourier", kernel), stage, problem, blocking, lambda: gain)

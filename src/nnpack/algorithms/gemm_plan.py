@@ -8,14 +8,13 @@ from nnpack.algorithms.base import (
     is_dense,
     round_up,
     store_arguments,
-    weight_arguments,
 )
 from nnpack.algorithms.gemm_tiles import TileChoice
+from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.kernels.convolve import GemmConvolution
 from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
-from nnpack.kernels.weights import PackWeights
-from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.plan import Argument, Plan, Slot, Stage
 from nnpack.problem import Problem
 
 # Tasks a thread should have to choose from, so that threads finish together.
@@ -33,6 +32,7 @@ def gemm_plan(
         is_dense(problem),
         _known_stride(problem),
         problem.epilogue.kind,
+        packed_storage(problem, target),
     )
     strip, panel = kernel.strip(target.lanes), kernel.panel(target.lanes)
     pixels = problem.out_height * problem.out_width
@@ -41,21 +41,23 @@ def gemm_plan(
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     block = _block_pixels(pixels, images, strip, depth, target, threads)
     chunk = _chunk_panels(ceil_div(pixels, block) * images, panels, threads)
-    scratch = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
+    patches = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
+    scratch = patches + (round_up(depth * panel, 64) if kernel.widens else 0)
     tasks = images * ceil_div(pixels, block) * ceil_div(panels, chunk)
     blocking: dict[str, Argument] = {
         "pixels": pixels,
         "block_pixels": block,
         "panels": panels,
         "chunk_panels": chunk,
-        "scratch": Slot("workspace") if packed else 0,
+        "scratch": Slot("workspace") if scratch else 0,
         "scratch_stride": scratch,
+        "widened": patches,
     }
     stage = Stage(kernel, tasks, _convolution_arguments(problem) | blocking)
     return Plan(
         algorithm=name,
         stages=(stage,),
-        weight_format=_weight_format(problem, panel, panels, depth),
+        weight_format=panel_format(problem, panel, panels, kernel.storage),
         workspace_bytes=FLOAT_BYTES * scratch * threads,
         threads=threads,
         detail=(
@@ -111,10 +113,3 @@ def _convolution_arguments(problem: Problem) -> dict[str, Argument]:
         "pad_left": problem.padding[2],
         **store_arguments(problem),
     }
-
-
-def _weight_format(problem: Problem, panel: int, panels: int, depth: int) -> WeightFormat:
-    arguments = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
-    nbytes = FLOAT_BYTES * problem.groups * panels * depth * panel
-    pack = Stage(PackWeights(panel), problem.groups * panels, arguments)
-    return WeightFormat(("panels", panel), nbytes, (pack,))

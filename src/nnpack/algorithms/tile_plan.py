@@ -14,11 +14,12 @@ from nnpack.algorithms.base import (
 )
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
+from nnpack.algorithms.storage import STORAGE_BYTES, transformed_weight
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
 from nnpack.plan import Argument, Slot, Stage
-from nnpack.problem import Problem
+from nnpack.problem import Problem, WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.kernels.stage import Kernel
@@ -42,7 +43,7 @@ class Grid:
 
     ``planes`` products of ``fold`` rows a tile and ``fold`` steps of depth a channel.
     ``input_blocks``: blocks of channels of the products; ``shared_load``: as many of them are
-    loaded together.
+    loaded together. ``storage``: what the transformed weights are kept as.
     """
 
     planes: int
@@ -52,6 +53,7 @@ class Grid:
     images: int
     input_blocks: int
     shared_load: int = 1
+    storage: WeightStorage = "float32"
 
     @property
     def tiles(self) -> int:
@@ -115,6 +117,16 @@ class Blocking:
         return self.grid.planes * width * self.grid.fold * self.grid.input_blocks * self.lanes
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of them."""
+        return STORAGE_BYTES[self.storage] * self.weight_floats
+
+    @property
+    def storage(self) -> WeightStorage:
+        """What they are kept as."""
+        return self.grid.storage
+
+    @property
     def rows(self) -> int:
         """Rows that are multiplied: those of every block up to a multiple of mr."""
         last = self.grid.tiles - (self.blocks - 1) * self.block_tiles
@@ -130,6 +142,7 @@ def choose_blocking(grid: Grid, problem: Problem, target: Target, threads: int) 
     tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target, tuple(menu))
     panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
     weight_bytes = v_bytes // fold * panels * tile.nv * lanes * problem.groups
+    weight_bytes = weight_bytes * STORAGE_BYTES[grid.storage] // FLOAT_BYTES
     block = choose_block_tiles(tile, fold, tiles, v_bytes, weight_bytes, target)
     if threads > 1:
         block = _even_block(block, tile, fold, tiles, threads)
@@ -217,9 +230,8 @@ def _chunk_panels(v_bytes: int, panel_bytes: int, panels: int, target: Target) -
     return ceil_div(panels, chunks)
 
 
-def weight_bandwidth(floats: float, target: Target) -> float:
-    """Bytes a second at which that many floats are streamed again and again."""
-    nbytes = FLOAT_BYTES * floats
+def weight_bandwidth(nbytes: float, target: Target) -> float:
+    """Bytes a second at which that many bytes are streamed again and again."""
     if nbytes <= target.caches.l2 // 2:
         return 1e12
     if _stay_cached(nbytes, target):
@@ -260,7 +272,7 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "x_n": n,
         "x_c": c,
         "x_h": h,
-        "weight": Slot("packed"),
+        **transformed_weight(blocking.storage, "weight"),
         "groups": problem.groups,
         "channels": problem.group_in_channels,
         "channel_blocks": grid.fold * grid.input_blocks,

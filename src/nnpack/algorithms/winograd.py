@@ -7,6 +7,12 @@ from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, round_up, weight_arguments
 from nnpack.algorithms.cost import traffic_seconds
+from nnpack.algorithms.storage import (
+    rounded_estimate,
+    transformed_format,
+    transformed_storage,
+    transformed_weight,
+)
 from nnpack.algorithms.tile_plan import (
     Blocking,
     Grid,
@@ -18,8 +24,12 @@ from nnpack.codegen.target import Target
 from nnpack.frozen import replace
 from nnpack.kernels.tiles import CHAIN_CHANNELS
 from nnpack.kernels.winograd_shape import TileShape
-from nnpack.maths.expectation import expected_winograd_error, output_amplifications
-from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.maths.expectation import (
+    expected_winograd_error,
+    output_amplifications,
+    winograd_rounding,
+)
+from nnpack.plan import Argument, Plan, Stage, WeightFormat
 from nnpack.problem import Problem
 
 if TYPE_CHECKING:
@@ -82,15 +92,19 @@ class WinogradAlgorithm:
         share = _depth_share(problem, shape, blocking, lanes)
         steps = blocking.rows * share * (blocking.weight_floats // lanes)
         product = groups * steps / (PRODUCT_EFFICIENCY * target.multiply_adds)
-        floats = groups * share * blocking.weight_floats
-        stream = FLOAT_BYTES * floats * blocking.blocks / weight_bandwidth(floats, target)
+        nbytes = groups * share * blocking.weight_bytes
+        stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
         cycles = groups * blocking.grid.tiles * _transform_cycles(problem, shape, blocking, target)
         seconds = max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
         depth = blocking.grid.input_blocks * lanes
         chain = min(depth, CHAIN_CHANNELS) + depth // CHAIN_CHANNELS
         down, across = (output_amplifications(*size) for size in zip(shape.m, shape.r, strict=True))
-        relative_l2, error = expected_winograd_error(down, across, chain)
-        return Estimate(max(seconds, traffic_seconds(problem, target)), error, relative_l2)
+        return rounded_estimate(
+            max(seconds, traffic_seconds(problem, target)),
+            expected_winograd_error(down, across, chain),
+            winograd_rounding(down, across),
+            blocking.storage,
+        )
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
@@ -103,7 +117,7 @@ class WinogradAlgorithm:
         tile, words = blocking.tile, _step_arguments(problem, shape, blocking, target.lanes)
 
         def kernel(part: Part) -> Winograd:
-            return Winograd(shape, tile, part, problem.epilogue.kind)
+            return Winograd(shape, tile, part, problem.epilogue.kind, blocking.storage)
 
         stages, floats = tile_stages(problem, blocking, threads, kernel)
         return Plan(
@@ -123,6 +137,7 @@ class WinogradAlgorithm:
         phases_h, phases_w = problem.dilation
         channels, phases = problem.group_in_channels, math.prod(problem.stride)
         separated = phases * ceil_div(channels, lanes)
+        down, across = (output_amplifications(*size) for size in zip(shape.m, shape.r, strict=True))
         grid = Grid(
             planes=shape.frequencies,
             fold=1,
@@ -131,6 +146,7 @@ class WinogradAlgorithm:
             images=problem.batch * phases_h * phases_w,
             input_blocks=separated if shape.separated else ceil_div(channels * phases, lanes),
             shared_load=shape.column_phases,
+            storage=transformed_storage(problem, target, winograd_rounding(down, across)[0]),
         )
         return choose_blocking(grid, problem, target, threads)
 
@@ -209,9 +225,14 @@ def _weight_format(
     words = weight_arguments(problem)
     words |= {name: steps[name] for name in ("step_h", "step_w", "phase_blocks")}
     words |= {"panels": blocking.panels, "channel_blocks": blocking.grid.input_blocks}
-    words["packed"] = Slot("packed")
+    words |= transformed_weight(blocking.storage, "packed")
     # Epilogue and output do not matter to the weights.
-    kernel = PackWinogradWeights(replace(shape, scattered=False), blocking.tile.nv)
+    shape = replace(shape, scattered=False)
+    kernel = PackWinogradWeights(shape, blocking.tile.nv, blocking.storage)
     stage = Stage(kernel, problem.groups * blocking.panels, words)
-    nbytes = FLOAT_BYTES * problem.groups * blocking.weight_floats
-    return WeightFormat(("winograd", kernel, problem.weights), nbytes, (stage,))
+    description = "winograd", kernel, problem.weights
+
+    def gain() -> float:
+        return float(shape.rows.kernel_gain * shape.columns.kernel_gain)
+
+    return transformed_format(description, stage, problem, blocking, gain)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from llvmlite import ir
 
 from nnpack.codegen.target import Target
-from nnpack.codegen.values import F32, I32, I64, POINTER, Index, Operand, Value
+from nnpack.codegen.values import F32, I32, I64, POINTER, Index, Operand, Value, element_type
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler
@@ -71,13 +71,14 @@ class Arithmetic:
         return bool(getattr(value.type, "element", value.type) == F32)
 
     def add(self, a: Operand, b: Operand) -> Value:
-        """``a + b``; a pointer plus an index advances by that many floats."""
+        """``a + b``; a pointer plus an index advances by that many of its elements."""
         if isinstance(a, int) and isinstance(b, int):
             return a + b  # type: ignore[return-value]
         if isinstance(b, int) and b == 0 and isinstance(a, Value) and not self._is_float(a.ir):
             return a
         if isinstance(a, Value) and a.ir.type == POINTER:
-            return self.wrap(self.builder.gep(a.ir, [self.constant(b, I64)], source_etype=F32))
+            offset, element = self.constant(b, I64), element_type(a.ir)
+            return self.wrap(self.builder.gep(a.ir, [offset], source_etype=element))
         left, right = self._pair(a, b)
         operation = self.builder.fadd if self._is_float(left) else self.builder.add
         return self.wrap(operation(left, right))

@@ -2,7 +2,8 @@
 
 Everything a kernel computes with is a `Value`; arithmetic on values emits instructions, arithmetic
 on Python ints stays in Python, so that a quantity known at compile time costs nothing.
-Pointers count in float32 elements: ``p + 3`` is three floats on.
+Pointers count in float32 elements, ``p + 3`` is three floats on; those of kind "halves" count in
+half-precision numbers, which become floats when they are loaded and are rounded when stored.
 """
 
 from __future__ import annotations
@@ -15,11 +16,16 @@ from llvmlite import ir
 
 from nnpack.codegen.target import Target
 from nnpack.codegen.threads import Threads
-from nnpack.codegen.values import F32, I64, POINTER, Index, Mask, Operand, Value
+from nnpack.codegen.values import F32, HALF_POINTER, I64, POINTER, Index, Mask, Operand, Value
 
 __all__ = ["Assembler", "Index", "Mask", "Operand", "Repetition", "Value"]
 
-_PARAMETER_TYPES: Mapping[str, Any] = {"pointer": POINTER, "index": I64, "float": F32}
+_PARAMETER_TYPES: Mapping[str, Any] = {
+    "pointer": POINTER,
+    "halves": HALF_POINTER,
+    "index": I64,
+    "float": F32,
+}
 
 
 class Assembler(Threads):
@@ -36,7 +42,7 @@ class Assembler(Threads):
     def function(
         self, name: str, *, exported: bool = False, **parameters: str
     ) -> Iterator[tuple[Value, ...]]:
-        """Define ``void name(parameters...)``, each a "pointer", "index" or "float"."""
+        """Define ``void name(parameters...)``, each a "pointer", "halves", "index" or "float"."""
         types = [_PARAMETER_TYPES[kind] for kind in parameters.values()]
         function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), types), name)
         function.linkage = "external" if exported else "internal"

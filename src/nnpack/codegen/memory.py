@@ -1,4 +1,4 @@
-"""Memory: the part of the assembler that loads and stores. Pointers count in float32 elements."""
+"""Memory: the part of the assembler that loads and stores: float32, in memory also float16."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from llvmlite import ir
 
 from nnpack.codegen.arithmetic import Arithmetic
 from nnpack.codegen.target import Target
-from nnpack.codegen.values import F32, I32, I64, POINTER, Index, Mask, Value
+from nnpack.codegen.values import (
+    F16,
+    F32,
+    HALF_POINTER,
+    I32,
+    I64,
+    POINTER,
+    Index,
+    Mask,
+    Value,
+    element_type,
+)
 
 
 class Memory(Arithmetic):
@@ -21,11 +32,14 @@ class Memory(Arithmetic):
     def load(
         self, pointer: Value, offset: Index = 0, *, mask: Mask = None, lanes: int | None = None
     ) -> Value:
-        """``lanes`` floats from ``pointer + offset``; lanes outside ``mask`` are zero, unread."""
+        """``lanes`` floats from ``pointer + offset``; lanes outside ``mask`` are zero, unread.
+
+        A mask goes with float32 only, here and in `store`.
+        """
         kind = self.vector_type(lanes)
         address = self.add(pointer, offset).ir
         if mask is None:
-            return self.wrap(self.builder.load(address, align=4, typ=kind))
+            return self._load(address, kind)
         zeros = self.constant(0.0, kind)
         name = f"llvm.masked.load.v{kind.count}f32.p0"
         return self.wrap(self._masked(name, kind, (address,), 0, (mask.ir, zeros)))
@@ -34,10 +48,24 @@ class Memory(Arithmetic):
         """Store a float or a vector at ``pointer + offset``; lanes outside ``mask`` stay."""
         address = self.add(pointer, offset).ir
         if mask is None:
-            self.builder.store(value.ir, address, align=4)
+            self._store(value.ir, address)
             return
         name = f"llvm.masked.store.v{value.ir.type.count}f32.p0"
         self._masked(name, ir.VoidType(), (value.ir, address), 1, (mask.ir,))
+
+    def _load(self, address: Any, kind: Any) -> Value:
+        """A float or a vector of floats; halves are widened."""
+        if element_type(address) == F32:
+            return self.wrap(self.builder.load(address, align=4, typ=kind))
+        halves = self.builder.load(address, align=2, typ=_of_halves(kind))
+        return self.wrap(self.builder.fpext(halves, kind))
+
+    def _store(self, value: Any, address: Any) -> None:
+        """Store a float or a vector of floats; as halves they are rounded to nearest even."""
+        if element_type(address) == F32:
+            self.builder.store(value, address, align=4)
+            return
+        self.builder.store(self.builder.fptrunc(value, _of_halves(value.type)), address, align=2)
 
     def _masked(
         self, name: str, returns: Any, head: tuple[Any, ...], pointer: int, tail: tuple[Any, ...]
@@ -78,7 +106,7 @@ class Memory(Arithmetic):
 
     def load_float(self, pointer: Value, offset: Index = 0) -> Value:
         """One float from ``pointer + offset``."""
-        return self.wrap(self.builder.load(self.add(pointer, offset).ir, align=4, typ=F32))
+        return self._load(self.add(pointer, offset).ir, F32)
 
     def broadcast(self, pointer: Value, offset: Index = 0, lanes: int | None = None) -> Value:
         """A vector with the float at ``pointer + offset`` in every lane."""
@@ -93,10 +121,11 @@ class Memory(Arithmetic):
         address = self._index_address(pointer, offset)
         self.builder.store(self.constant(value, I64), address, align=8)
 
-    def load_pointer(self, pointer: Value, offset: Index = 0) -> Value:
-        """The pointer at ``offset`` (counted in i64) behind ``pointer``."""
+    def load_pointer(self, pointer: Value, offset: Index = 0, *, halves: bool = False) -> Value:
+        """The pointer, to halves or floats, at ``offset`` (counted in i64) behind ``pointer``."""
         address = self._index_address(pointer, offset)
-        return self.wrap(self.builder.load(address, align=8, typ=POINTER))
+        kind = HALF_POINTER if halves else POINTER
+        return self.wrap(self.builder.load(address, align=8, typ=kind))
 
     def index_pointer(self, pointer: Value, offset: Index) -> Value:
         """``pointer`` advanced by ``offset`` i64."""
@@ -104,6 +133,10 @@ class Memory(Arithmetic):
 
     def _index_address(self, pointer: Value, offset: Index) -> Any:
         return self.builder.gep(pointer.ir, [self.constant(offset, I64)], source_etype=I64)
+
+    def element_bytes(self, pointer: Value) -> int:
+        """Bytes of what ``pointer`` counts in."""
+        return 4 if element_type(pointer.ir) == F32 else 2
 
     def prefetch(self, pointer: Value, offset: Index = 0, *, write: bool = False) -> None:
         """Ask for the cache line of ``pointer + offset``, to ``write`` it or read; never faults."""
@@ -122,3 +155,8 @@ class Memory(Arithmetic):
         name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"
         arguments = (gep, ir.Constant(I32, 4), mask.ir, self.constant(0.0, kind))
         return self.wrap(self.intrinsic(name, kind, *arguments))
+
+
+def _of_halves(kind: Any) -> Any:
+    """The type of halves for a type of floats."""
+    return ir.VectorType(F16, kind.count) if isinstance(kind, ir.VectorType) else F16

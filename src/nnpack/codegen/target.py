@@ -52,7 +52,8 @@ class Target:
     ``lanes`` is the number of float32 in a vector register, ``registers`` how many there are.
     ``broadcast_operand``: an arithmetic instruction can broadcast a scalar from memory itself,
     so that broadcasts need no register. ``masks``: loads and stores of some lanes are one
-    instruction that neither faults nor slows down on the others.
+    instruction that neither faults nor slows down on the others. ``half_conversions``: vectors
+    of half precision become single precision, and the other way round, in one instruction.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Target:
     features: str
     caches: CacheSizes = FALLBACK_CACHES
     rates: Rates = Rates()
+    half_conversions: bool = False
 
     @property
     def clock(self) -> float:
@@ -91,7 +93,16 @@ class Target:
 _X86_TRIPLE = "x86_64-unknown-linux-gnu"
 
 AVX512 = Target(
-    "avx512", 16, 32, True, True, True, _X86_TRIPLE, "skylake-avx512", "+avx512f,+avx512dq"
+    "avx512",
+    16,
+    32,
+    True,
+    True,
+    True,
+    _X86_TRIPLE,
+    "skylake-avx512",
+    "+avx512f,+avx512dq",
+    half_conversions=True,
 )
 AVX2 = Target(
     "avx2",
@@ -102,16 +113,28 @@ AVX2 = Target(
     False,
     _X86_TRIPLE,
     "haswell",
-    "+avx2,+fma",
+    "+avx2,+fma,+f16c",
     rates=Rates(multiply_adds_per_cycle=2.0),
+    half_conversions=True,
 )
 X86_64 = Target("x86-64", 4, 16, False, False, False, _X86_TRIPLE, "x86-64", "")
-NEON = Target("neon", 4, 32, True, False, True, "aarch64-unknown-linux-gnu", "generic", "+neon")
+NEON = Target(
+    "neon",
+    4,
+    32,
+    True,
+    False,
+    True,
+    "aarch64-unknown-linux-gnu",
+    "generic",
+    "+neon",
+    half_conversions=True,
+)
 
 # Best first; the features LLVM must report of a host for the target to run there.
 _REQUIRED_FEATURES: Mapping[Target, tuple[str, ...]] = {
-    AVX512: ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma", "avx2"),
-    AVX2: ("avx2", "fma"),
+    AVX512: ("avx512f", "avx512dq", "avx512vl", "avx512bw", "fma", "avx2", "f16c"),
+    AVX2: ("avx2", "fma", "f16c"),
     X86_64: (),
 }
 

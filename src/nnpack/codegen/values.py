@@ -10,15 +10,31 @@ if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler
 
 I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
-F32 = ir.FloatType()
+F16, F32 = ir.HalfType(), ir.FloatType()
 POINTER = ir.PointerType()
+
+
+class _HalfPointerType(ir.PointerType):  # type: ignore[misc]
+    """The type of pointers that count in halves, for LLVM the same as all other pointers."""
+
+
+HALF_POINTER = _HalfPointerType()
+
+
+def element_type(pointer: Any) -> Any:
+    """What an LLVM value, a pointer, counts in: F16 or F32."""
+    return F16 if isinstance(pointer.type, _HalfPointerType) else F32
+
 
 Index = Union["Value", int]
 Mask = Union["Value", None]
 
 
 class Value:
-    """One SSA value: an index (i64), a pointer, a float, a vector of floats, or a mask."""
+    """One SSA value: an index (i64), a pointer, a float, a vector of floats, or a mask.
+
+    Pointers count in float32 elements, or in halves: what is loaded from those are floats as well.
+    """
 
     __slots__ = ("asm", "ir")
 

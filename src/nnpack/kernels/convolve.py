@@ -15,8 +15,10 @@ from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
 from nnpack.kernels.packing import PATCH_FIELDS, emit_pack_patches
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
+from nnpack.kernels.storage import emit_widen_function
 from nnpack.kernels.transpose import emit_rows
-from nnpack.problem import EpilogueKind
+from nnpack.kernels.weights import POINTER_KINDS
+from nnpack.problem import EpilogueKind, WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Value
@@ -57,6 +59,8 @@ class GemmConvolution:
     (1x1 kernels, rows of channels ``x_c`` apart). ``dense``: the pixels of an output plane are
     consecutive; otherwise each row is stored by itself, pixels ``y_w`` apart.
     ``stride_w``: the horizontal stride, or None when it is only known at run time.
+    ``storage``: what the packed weights are. Halves that are broadcast are widened, a panel at a
+    time, into the worker's scratch from ``widened`` on.
     """
 
     tile: GemmTile
@@ -65,12 +69,24 @@ class GemmConvolution:
     dense: bool
     stride_w: int | None
     epilogue: EpilogueKind
+    storage: WeightStorage = "float32"
     profile: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**_FIELDS, **epilogue_fields(self.epilogue), **profile_fields(self.profile)}
+        return {
+            **_FIELDS,
+            "weight": POINTER_KINDS[self.storage],
+            **({"widened": "index"} if self.widens else {}),
+            **epilogue_fields(self.epilogue),
+            **profile_fields(self.profile),
+        }
+
+    @property
+    def widens(self) -> bool:
+        """Whether weights are made floats before they are used, rather than when loaded."""
+        return self.storage == "float16" and self.lanes == "pixels"
 
     def strip(self, lanes: int) -> int:
         """Pixels in a strip."""
@@ -99,6 +115,8 @@ class _Emitter:
             emit_scatter_function(self.asm, self.kernel.fields)
         for tile in self.tiles:
             self._emit_tile_function(tile)
+        if self.kernel.widens:
+            emit_widen_function(self.asm)
         if self.kernel.packed:
             self._emit_pack_function()
         self._emit_stage()
@@ -141,12 +159,13 @@ class _Emitter:
                 asm.call("pack", args.block, x, scratch, start, count)
         patches = scratch if self.kernel.packed else x
         with timer.phase("multiplication"):
-            self._emit_panels(args, patches, y, group, chunk, start, count)
+            self._emit_panels(args, patches, scratch, y, group, chunk, start, count)
 
     def _emit_panels(
         self,
         args: Arguments,
         patches: Value,
+        scratch: Value,
         y: Value,
         group: Value,
         chunk: Value,
@@ -163,6 +182,9 @@ class _Emitter:
         last_panel = asm.minimum(first_panel + chunk_panels, panels)
         with asm.loop(last_panel, start=first_panel) as panel:
             weight = args["weight"] + (group * panels + panel) * depth * self.panel
+            if self.kernel.widens:
+                halves, weight = weight, scratch + args["widened"]
+                asm.call("widen", halves, weight, depth * self.panel)
             channel = panel * self.panel
             channels = asm.minimum(out_channels - channel, self.panel)
             out = y + channel * args["y_c"]
@@ -206,7 +228,7 @@ class _Emitter:
         with asm.function(
             f"tile{tile.nv}",
             block="pointer",
-            weight="pointer",
+            weight="pointer" if kernel.widens else POINTER_KINDS[kernel.storage],
             strip="pointer",
             y="pointer",
             channel="index",

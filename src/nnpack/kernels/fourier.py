@@ -12,9 +12,10 @@ from nnpack.kernels.epilogue import epilogue_fields
 from nnpack.kernels.fourier_shape import FourierShape
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import profile_fields
+from nnpack.kernels.storage import scaled_fields
 from nnpack.kernels.tile_stage import TILE_FIELDS, Part, emit_tile_stage
 from nnpack.kernels.tiles import MULTIPLY_FIELDS, emit_multiply_function
-from nnpack.problem import EpilogueKind
+from nnpack.problem import EpilogueKind, WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler
@@ -28,6 +29,7 @@ class Fourier:
     tile: GemmTile
     part: Part
     epilogue: EpilogueKind
+    storage: WeightStorage = "float32"
     profile: bool = False
 
     @property
@@ -36,6 +38,7 @@ class Fourier:
         return {
             **TILE_FIELDS,
             **MULTIPLY_FIELDS,
+            **scaled_fields("weight", self.storage),
             **epilogue_fields(self.epilogue),
             **profile_fields(self.profile),
         }

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from nnpack.frozen import dataclass
 from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
 from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.storage import emit_scale, scaled_fields
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.weights import WEIGHT_FIELDS
+from nnpack.problem import WeightStorage
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.codegen.assembler import Assembler, Operand, Value
     from nnpack.maths.program import LinearProgram
 
 
@@ -20,17 +22,19 @@ class PackFourierWeights:
     """The stage that makes U, ``[group][plane][panel][c][width]``; a task is one panel.
 
     ``width`` is ``nv`` vectors of output channels; channels beyond the last are zeros. A folded
-    plane has the imaginary parts of all channels behind the real ones.
+    plane has the imaginary parts of all channels behind the real ones. Halves are scaled (see
+    `storage`).
     """
 
     shape: FourierShape
     nv: int
+    storage: WeightStorage = "float32"
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
         words = dict.fromkeys(("panels", "input_blocks"), "index")
-        return {**WEIGHT_FIELDS, **words, "packed": "pointer"}
+        return {**WEIGHT_FIELDS, **words, **scaled_fields("packed", self.storage)}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -73,7 +77,9 @@ class PackFourierWeights:
         """``buffer[p]``: the packed transform of row p of the kernel."""
         shape, lanes = self.shape, asm.lanes
         # Both inverse transforms leave out their divisions; a power of two is exact.
-        scale = 2.0 / shape.n**2
+        scale: Operand = 2.0 / shape.n**2
+        if self.storage == "float16":
+            scale = emit_scale(asm, args) * scale
         with asm.loop(shape.r[0]) as p:
             row = tap + p * args["weight_row"]
             taps = []

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 # How far ahead of its use a panel is asked for: hardware prefetchers stop at the end of each page,
 # and 2 KiB is some hundreds of cycles of multiplication (7 % on weights that come from L3).
-PREFETCH_FLOATS = 512
+PREFETCH_BYTES = 2048
+_CACHE_LINE = 64
 
 Accumulators = dict[tuple[int, int], "Value"]
 
@@ -116,7 +117,8 @@ def emit_blocked_product(
     """``acc[i, j] = sum_k A[k, i] * B[k, j]``, k in ``blocks`` blocks of as many steps as lanes.
 
     A holds its steps in vectors: row i of block n is the vector at ``a + n * block_step +
-    i * lanes``, its lanes the steps. B is a dense panel: step k at ``b + k * nv * lanes``.
+    i * lanes``, its lanes the steps. B is a dense panel of floats or halves: step k at
+    ``b + k * nv * lanes``.
     """
     tile.check(asm.target)
     lanes, unroll = asm.lanes, min(4, asm.lanes)
@@ -129,12 +131,19 @@ def emit_blocked_product(
             a_k, b_k = a_n + lane, state["b"]
             for step in range(unroll):
                 vectors = b_k + step * tile.nv * lanes
-                for j in range(tile.nv):
-                    asm.prefetch(vectors, j * lanes + PREFETCH_FLOATS)
+                _emit_prefetch(asm, vectors, step * tile.nv, tile.nv)
                 emit_rank_one(asm, tile, state, a_k + step, lanes, vectors)
             state["b"] = b_k + unroll * tile.nv * lanes
         state["a"] = a_n + block_step
     return _accumulators(tile, state)
+
+
+def _emit_prefetch(asm: Assembler, vectors: Value, place: int, count: int) -> None:
+    """Ask ahead for ``count`` vectors, at ``place`` of a cache line; each line of halves once."""
+    element = asm.element_bytes(vectors)
+    for j in range(count):
+        if element == 4 or (place + j) * asm.lanes * element % _CACHE_LINE == 0:
+            asm.prefetch(vectors, j * asm.lanes + PREFETCH_BYTES // element)
 
 
 def _accumulators(tile: GemmTile, state: dict[object, Value]) -> Accumulators:

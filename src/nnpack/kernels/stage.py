@@ -25,7 +25,10 @@ class Kernel(Protocol):
 
     @property
     def fields(self) -> Fields:
-        """Name and kind ("pointer", "index", "float") of every argument word, in order."""
+        """Name and kind of every argument word, in order.
+
+        Kinds: "pointer" to floats, "halves" (a pointer to them), "index", "float".
+        """
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage function."""
@@ -41,11 +44,14 @@ class Arguments:
 
     def __getitem__(self, name: str) -> Value:
         word, kind = self._words[name]
-        if kind == "pointer":
-            return self.asm.load_pointer(self.block, word)
+        if kind in ("pointer", "halves"):
+            return self.asm.load_pointer(self.block, word, halves=kind == "halves")
         if kind == "float":
             return self.asm.load_float(self.block, 2 * word)
         return self.asm.load_index(self.block, word)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._words
 
     def load(self, *names: str) -> tuple[Value, ...]:
         """Several words at once."""

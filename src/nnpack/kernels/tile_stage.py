@@ -53,7 +53,7 @@ TILE_FIELDS: Fields = {
         "index",
     ),
 }
-"""The words that every such stage has, beside those of `tiles.MULTIPLY_FIELDS`.
+"""The words that every such stage has, beside `tiles.MULTIPLY_FIELDS` and the weights.
 
 ``stage_tiles`` are the tiles of a block and ``input_units`` the blocks of input channels
 that are loaded, each a task of the input side. The rows

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from nnpack.kernels.gemm import GemmTile, emit_blocked_product
 from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.storage import emit_inverse_scale
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
 # rounding error from growing with the number of channels.
 CHAIN_CHANNELS = 512
 
-MULTIPLY_FIELDS = dict.fromkeys(
-    ("channel_blocks", "panels", "block_tiles", "v_f", "m_f"), "index"
-) | {"weight": "pointer"}
+MULTIPLY_FIELDS = dict.fromkeys(("channel_blocks", "panels", "block_tiles", "v_f", "m_f"), "index")
+"""The words of `emit_multiply_function`, beside those of the weights (`storage.scaled_fields`)."""
 
 
 DepthAt = Callable[[Arguments, "Value"], "Value"]
@@ -47,7 +47,8 @@ def emit_multiply_function(
     """Define ``multiply``: M for panels first .. last of one block of ``count`` tiles.
 
     ``depth_at(args, f)`` is the number of channel blocks that count at frequency f, the first ones.
-    Rows up to the next multiple of mr are computed.
+    Rows up to the next multiple of mr are computed. Where ``fields`` have a scale of the weights, M
+    is divided by it.
     """
     with asm.function(
         "multiply",
@@ -82,10 +83,13 @@ def _emit_chains(
     lanes = asm.lanes
     row = args["block_tiles"] * lanes
     chain = CHAIN_CHANNELS // lanes
+    inverse = emit_inverse_scale(asm, args) if "weight_scale" in args else None
     with asm.loop(blocks, step=chain) as start:
         length = asm.minimum(blocks - start, chain)
         a, b = v + start * row, u + start * (lanes * tile.nv * lanes)
         acc = emit_blocked_product(asm, tile, length, a, row, b)
+        if inverse is not None:
+            acc = {key: value * inverse for key, value in acc.items()}
         places = {(i, j): (m + j * row, i * lanes) for i, j in acc}
         with asm.when(start.equals(0)):
             for key, (pointer, offset) in places.items():

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.problem import WeightStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from nnpack.codegen.assembler import Assembler, Value
 
 # Words that every kernel reading raw weights has, in the manner of `problem.WeightLayout`.
@@ -32,17 +35,24 @@ WEIGHT_FIELDS = {
     ),
 }
 
+POINTER_KINDS: Mapping[WeightStorage, str] = {"float32": "pointer", "float16": "halves"}
+"""The kind of an argument word that points to packed weights."""
+
 
 @dataclass(frozen=True)
 class PackWeights:
-    """The stage that packs panels of ``width`` output channels; a task is one panel."""
+    """The stage that packs panels of ``width`` output channels; a task is one panel.
+
+    As halves, the weights must be some already.
+    """
 
     width: int
+    storage: WeightStorage = "float32"
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**WEIGHT_FIELDS, "panels": "index", "packed": "pointer"}
+        return {**WEIGHT_FIELDS, "panels": "index", "packed": POINTER_KINDS[self.storage]}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -73,7 +83,10 @@ class PackWeights:
             for n, mask in enumerate(masks):
                 row = asm.gather(weights + n * lanes * step, step, mask)
                 width = min(lanes, self.width - n * lanes)
-                asm.store(row, state["target"], n * lanes, mask=_first(asm, width))
+                if self.storage == "float16":
+                    asm.store_first(row, width, state["target"], n * lanes)
+                else:
+                    asm.store(row, state["target"], n * lanes, mask=_first(asm, width))
             state["target"] = state["target"] + self.width
 
 

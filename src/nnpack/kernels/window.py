@@ -17,7 +17,9 @@ from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
-from nnpack.problem import EpilogueKind
+from nnpack.kernels.storage import emit_widen_function
+from nnpack.kernels.weights import POINTER_KINDS
+from nnpack.problem import EpilogueKind, WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
@@ -57,18 +59,32 @@ class WindowConvolution:
 
     ``scattered``: pixels of an output row are ``y_w`` apart, else side by side.
     ``stride_w``: the horizontal stride, or None when it is only known at run time.
+    ``storage``: what the packed weights are. Halves are widened, a panel at a time, into the
+    worker's scratch from ``widened`` on.
     """
 
     tile: GemmTile
     scattered: bool
     stride_w: int | None
     epilogue: EpilogueKind
+    storage: WeightStorage = "float32"
     profile: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**_FIELDS, **epilogue_fields(self.epilogue), **profile_fields(self.profile)}
+        return {
+            **_FIELDS,
+            "weight": POINTER_KINDS[self.storage],
+            **({"widened": "index"} if self.widens else {}),
+            **epilogue_fields(self.epilogue),
+            **profile_fields(self.profile),
+        }
+
+    @property
+    def widens(self) -> bool:
+        """Whether the weights are made floats before they are used."""
+        return self.storage == "float16"
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -103,6 +119,8 @@ class _Emitter:
             emit_scatter_function(self.asm, self.kernel.fields)
         for tile in self.tiles:
             self._emit_tile_function(tile)
+        if self.kernel.widens:
+            emit_widen_function(self.asm)
         self._emit_copy_function()
         self._emit_stage()
 
@@ -172,6 +190,10 @@ class _Emitter:
         pixel = region.row * self._row_step(args) + region.column
         with asm.loop(last_panel, start=first_panel) as panel:
             weight = args["weight"] + (group * panels + panel) * depth * mr
+            if self.kernel.widens:
+                # The scratch begins with the table.
+                halves, weight = weight, table + args["widened"]
+                asm.call("widen", halves, weight, depth * mr)
             channel = panel * mr
             channels = asm.minimum(out_channels - channel, mr)
             out, number = y + channel * args["y_c"], channel + group * out_channels

@@ -15,10 +15,11 @@ from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import epilogue_fields
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import Arguments, profile_fields
+from nnpack.kernels.storage import scaled_fields
 from nnpack.kernels.tile_stage import TILE_FIELDS, Part, emit_tile_stage
 from nnpack.kernels.tiles import MULTIPLY_FIELDS, emit_multiply_function
 from nnpack.kernels.winograd_shape import TileShape
-from nnpack.problem import EpilogueKind
+from nnpack.problem import EpilogueKind, WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
@@ -45,6 +46,7 @@ class Winograd:
     tile: GemmTile
     part: Part
     epilogue: EpilogueKind
+    storage: WeightStorage = "float32"
     profile: bool = False
 
     @property
@@ -53,6 +55,7 @@ class Winograd:
         return {
             **TILE_FIELDS,
             **MULTIPLY_FIELDS,
+            **scaled_fields("weight", self.storage),
             **_STEP_FIELDS,
             **epilogue_fields(self.epilogue),
             **profile_fields(self.profile),

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.storage import emit_scale, scaled_fields
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.weights import WEIGHT_FIELDS
 from nnpack.kernels.winograd_shape import TileShape
+from nnpack.problem import WeightStorage
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Value
@@ -20,17 +22,19 @@ class PackWinogradWeights:
 
     ``width`` is ``nv`` vectors of output channels. With strides (``step_h``, ``step_w``) a virtual
     channel v is a phase and a channel, and its taps are the taps of that phase. Output channels,
-    virtual channels and taps beyond the last are zeros.
+    virtual channels and taps beyond the last are zeros. Halves are scaled (see `storage`).
     """
 
     shape: TileShape
     nv: int
+    storage: WeightStorage = "float32"
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
         names = ("panels", "channel_blocks", "phase_blocks", "step_h", "step_w")
-        return {**WEIGHT_FIELDS, **dict.fromkeys(names, "index"), "packed": "pointer"}
+        words = dict.fromkeys(names, "index")
+        return {**WEIGHT_FIELDS, **words, **scaled_fields("packed", self.storage)}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -67,6 +71,9 @@ class PackWinogradWeights:
                 tap = start + c * args["weight_channel"]
                 places = [target + v * width for v in self._virtual(args, row, column, c)]
                 kernel = self._emit_kernel(asm, args, tap, row, column, present)
+                if self.storage == "float16":
+                    scale = emit_scale(asm, args)
+                    kernel = [value * scale for value in kernel]
                 for number, value in enumerate(kernel):
                     at_infinity = number % self.shape.t[1] == self.shape.t[1] - 1
                     asm.store(value, places[at_infinity] + frequency * number)

@@ -84,6 +84,11 @@ class CookToom:
         )
 
     @property
+    def kernel_gain(self) -> Fraction:
+        """No transformed weight exceeds so many times the greatest weight."""
+        return max(sum(map(abs, row), Fraction()) for row in self.kernel)
+
+    @property
     def amplification(self) -> float:
         """The root mean square of ``output_amplifications``; 1 for direct summation."""
         return math.hypot(*self.output_amplifications) / math.sqrt(self.m)
