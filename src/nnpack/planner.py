@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from nnpack import wisdom
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
+    VARIANT_MARK,
     Algorithm,
     Estimate,
     direct_error,
@@ -69,6 +70,10 @@ class Choice:
     def names(self) -> tuple[str, ...]:
         """The name of each part's algorithm."""
         return tuple(algorithm.name for algorithm in self.algorithms)
+
+    def is_variant_of(self, other: Choice) -> bool:
+        """Whether this is ``other`` with a decision taken otherwise."""
+        return self.name.startswith(other.name + VARIANT_MARK)
 
 
 def make_plan(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Plan:
@@ -181,10 +186,11 @@ def _recalled(
     parts = [part for part, _ in _parts(problem)]
     if len(names) != len(parts):
         return None
-    found = []
+    found: list[Algorithm] = []
     for part, name in zip(parts, names, strict=True):
-        candidates = _candidates(part, find_algorithms(algorithm), target)
-        found += [candidate for candidate in candidates if candidate.name == name]
+        base = name.partition(VARIANT_MARK)[0]
+        allowed = [a for a in find_algorithms(algorithm) if a.name == base]
+        found += [a for a in _candidates(part, allowed, target) if a.name == name]
     return _choice(parts, found, target) if len(found) == len(parts) else None
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from nnpack import wisdom
+from nnpack.algorithms.base import VARIANT_MARK
 from nnpack.arrays import Float32Array
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
@@ -28,6 +29,9 @@ MOST_TIMES_PREDICTED = 4.0
 MOST_CANDIDATES = 10
 # Who is slower than the best by this after a round falls out.
 MOST_TIMES_MEASURED = 1.5
+
+# Who was slower than the best by less is measured again beside its variants.
+NEARLY = 1.15
 
 LEAST_ROUNDS, MOST_ROUNDS = 5, 60
 # A turn: one call untimed, for it finds the others' data in the caches, then some timed.
@@ -60,25 +64,73 @@ def tune_problem(
             return
         if not again and wisdom.recall(problem, algorithm, target, threads) is not None:
             return
-        choices = {choice.name: choice for choice in _promising(problem, algorithm, target)}
-        plans = {name: plan_choice(problem, c, target, threads) for name, c in choices.items()}
+        choices = list_choices(problem, algorithm, target)
         x = np.random.default_rng(0).standard_normal(problem.x_shape, np.float32)
-        y = empty_output(problem.y_shape)
-        arrays = {**arrays, "x": x, "y": y}
-        runs = {name: _make_run(plan, target, arrays) for name, plan in plans.items()}
-        measured = interleave(runs, seconds)
-        best = min(measured, key=lambda name: measured[name])
-        outcome = wisdom.Outcome(choices[best].names, measured)
+        arrays = {**arrays, "x": x, "y": empty_output(problem.y_shape)}
+        measuring = _Measuring(problem, target, threads, arrays)
+        best = measuring.fastest(_promising(choices), seconds)
+        # As FFTW does: the decisions within an algorithm are measured for the best one only.
+        variants = [choice for choice in choices if choice.is_variant_of(best)]
+        if variants:
+            rivals = [choice for choice in choices if measuring.is_near(choice, best)]
+            best = measuring.fastest([best, *rivals, *variants], seconds)
+        outcome = wisdom.Outcome(best.names, measuring.times)
         wisdom.keep(problem, algorithm, target, threads, outcome)
-    if is_verbose():
-        for name, value in measured.items():
-            report("tune", problem, name, plans[name].detail, threads, value)
 
 
-def _promising(problem: AnyProblem, algorithm: str, target: Target) -> list[Choice]:
-    choices = list_choices(problem, algorithm, target)
+class _Measuring:
+    """Candidates for one problem on the same arrays; ``times`` are seconds a run by name."""
+
+    def __init__(
+        self,
+        problem: AnyProblem,
+        target: Target,
+        threads: int,
+        arrays: Mapping[str, Float32Array],
+    ) -> None:
+        self._problem = problem
+        self._target = target
+        self._threads = threads
+        self._arrays = arrays
+        self.times: dict[str, float] = {}
+        self._choices: dict[str, Choice] = {}
+
+    def fastest(self, choices: Sequence[Choice], seconds: float) -> Choice:
+        """Measure ``choices``, but one of those that come to the same plan; the fastest of all.
+
+        What is measured again keeps the lesser time.
+        """
+        plans: dict[str, Plan] = {}
+        for choice in choices:
+            plan = plan_choice(self._problem, choice, self._target, self._threads)
+            if not any(_is_same(plan, other) for other in plans.values()):
+                plans[choice.name] = plan
+        runs = {name: _make_run(p, self._target, self._arrays) for name, p in plans.items()}
+        times = interleave(runs, seconds)
+        for name, value in times.items():
+            self.times[name] = min(value, self.times.get(name, value))
+            self._choices[name] = next(choice for choice in choices if choice.name == name)
+        if is_verbose():
+            for name, value in times.items():
+                report("tune", self._problem, name, plans[name].detail, self._threads, value)
+        return self._choices[min(self.times, key=lambda name: self.times[name])]
+
+    def is_near(self, choice: Choice, best: Choice) -> bool:
+        """Whether ``choice`` was nearly as fast as ``best``, which is another."""
+        seconds = self.times.get(choice.name)
+        near = NEARLY * self.times[best.name]
+        return choice.name != best.name and seconds is not None and seconds <= near
+
+
+def _is_same(plan: Plan, other: Plan) -> bool:
+    return (plan.stages, plan.weight_format) == (other.stages, other.weight_format)
+
+
+def _promising(choices: Sequence[Choice]) -> list[Choice]:
+    """Those that are not hopeless, without variants."""
     bound = MOST_TIMES_PREDICTED * choices[0].seconds
-    return [choice for choice in choices if choice.seconds <= bound][:MOST_CANDIDATES]
+    found = [c for c in choices if c.seconds <= bound and VARIANT_MARK not in c.name]
+    return found[:MOST_CANDIDATES]
 
 
 def _make_run(

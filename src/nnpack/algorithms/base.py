@@ -13,6 +13,8 @@ from nnpack.problem import Problem
 
 FLOAT_BYTES = 4
 CACHE_LINE = 64
+# What parts the name of an algorithm from the decision that makes it a variant.
+VARIANT_MARK = "@"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, weight_arguments
+from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, ceil_div, weight_arguments
 from nnpack.algorithms.cost import traffic_seconds
 from nnpack.algorithms.storage import (
     rounded_estimate,
@@ -14,6 +14,7 @@ from nnpack.algorithms.storage import (
     transformed_weight,
 )
 from nnpack.algorithms.tile_plan import (
+    BLOCK_SCALES,
     Blocking,
     Grid,
     choose_blocking,
@@ -39,14 +40,28 @@ TRANSFORM_CYCLES: Mapping[int, float] = {8: 10.0, 16: 15.0}
 
 
 class FourierAlgorithm:
-    """Overlap-save tiles of n x n inputs; complex products take one of ``multiplications``."""
+    """Overlap-save tiles of n x n inputs; complex products take one of ``multiplications``.
+
+    ``blocks`` is one of `BLOCK_SCALES`, or empty for blocks of the size that should be best.
+    """
 
     def __init__(
-        self, n: Literal[8, 16], multiplications: tuple[Literal[3, 4], ...] = (3, 4)
+        self,
+        n: Literal[8, 16],
+        multiplications: tuple[Literal[3, 4], ...] = (3, 4),
+        blocks: str = "",
     ) -> None:
         self.n = n
         self.multiplications = multiplications
-        self.name = f"fourier_{n}"
+        single = f"{multiplications[0]}" if len(multiplications) == 1 else ""
+        self.name = "@".join(filter(None, (f"fourier_{n}", single, blocks)))
+        self._scale = BLOCK_SCALES.get(blocks, 1.0)
+
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """Either form of the products, and other sizes of blocks."""
+        forms = (FourierAlgorithm(self.n, (count,)) for count in self.multiplications)
+        sizes = (FourierAlgorithm(self.n, blocks=blocks) for blocks in BLOCK_SCALES)
+        return (*forms, *sizes)
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
         """Strides, dilation, kernels of one tap or larger than the tile, scattered outputs."""
@@ -77,7 +92,7 @@ class FourierAlgorithm:
         from nnpack.kernels.fourier import Fourier
 
         shape, _ = self._choose(problem, target)
-        blocking = _blocking(shape, problem, target, threads)
+        blocking = _blocking(shape, problem, target, threads, self._scale)
         tile = blocking.tile
 
         def kernel(part: Part) -> Fourier:
@@ -102,13 +117,13 @@ class FourierAlgorithm:
         shapes = [
             FourierShape(Form(self.n, count), problem.kernel) for count in self.multiplications
         ]
-        timed = [(shape, _seconds(shape, problem, target)) for shape in shapes]
+        timed = [(shape, _seconds(shape, problem, target, self._scale)) for shape in shapes]
         return min(timed, key=lambda pair: pair[1])
 
 
-def _seconds(shape: FourierShape, problem: Problem, target: Target) -> float:
+def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float) -> float:
     """One run on one thread."""
-    blocking = _blocking(shape, problem, target, 1)
+    blocking = _blocking(shape, problem, target, 1, scale)
     lanes, groups = target.lanes, problem.groups
     per_row = blocking.weight_floats // lanes
     product = groups * blocking.rows * per_row / (PRODUCT_EFFICIENCY * target.multiply_adds)
@@ -119,7 +134,9 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target) -> float:
     return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
 
 
-def _blocking(shape: FourierShape, problem: Problem, target: Target, threads: int) -> Blocking:
+def _blocking(
+    shape: FourierShape, problem: Problem, target: Target, threads: int, scale: float
+) -> Blocking:
     grid = Grid(
         planes=shape.form.planes,
         fold=shape.form.fold,
@@ -129,7 +146,7 @@ def _blocking(shape: FourierShape, problem: Problem, target: Target, threads: in
         input_blocks=ceil_div(problem.group_in_channels, target.lanes),
         storage=_storage(shape, problem, target),
     )
-    return choose_blocking(grid, problem, target, threads)
+    return choose_blocking(grid, problem, target, threads, scale)
 
 
 def _storage(shape: FourierShape, problem: Problem, target: Target) -> WeightStorage:

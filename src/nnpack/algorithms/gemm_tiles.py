@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from nnpack.kernels.convolve import Lanes
 
 
+# Other tiles that tuning looks at, with pixels and with channels in the lanes.
+ALTERNATIVES = 2
+
+
 @dataclass(frozen=True)
 class TileChoice:
     """A tile, what stands in its lanes, and the vector multiply-adds it takes per step of depth."""
@@ -84,10 +88,30 @@ def choose_tile(pixels: int, channels: int, target: Target, may_turn: bool) -> T
     Turned (channels in the lanes) where that is allowed and better by more than what turning back
     costs.
     """
+    return min(_all_choices(pixels, channels, target, may_turn), key=_preference)
+
+
+def alternative_tiles(pixels: int, channels: int, target: Target, count: int) -> list[TileChoice]:
+    """What `choose_tile` would choose next: ``count`` of each that may stand in the lanes."""
+    ranked = sorted(_all_choices(pixels, channels, target, may_turn=True), key=_preference)
+    by_lanes = ([c for c in ranked[1:] if c.lanes == lanes] for lanes in ("pixels", "channels"))
+    return [choice for choices in by_lanes for choice in choices[:count]]
+
+
+def variant_name(name: str, choice: TileChoice) -> str:
+    """``pointwise@14x2-channels``: the algorithm ``name`` with the tile of ``choice``."""
+    return f"{name}@{choice.tile.mr}x{choice.tile.nv}-{choice.lanes}"
+
+
+def _all_choices(pixels: int, channels: int, target: Target, may_turn: bool) -> list[TileChoice]:
     choices = _choices(tile_menu(target), "pixels", pixels, channels, target)
     if may_turn:
         fitting = tuple(t for t in tile_menu(target) if t.mr <= min(pixels, target.lanes))
         for choice in _choices(fitting, "channels", pixels, channels, target):
             choices.append(TileChoice(choice.tile, choice.lanes, 1.03 * choice.steps))
+    return choices
+
+
+def _preference(choice: TileChoice) -> tuple[float, int]:
     # Among equals, more accumulators: fewer loads a multiply-add.
-    return min(choices, key=lambda c: (round(c.steps, 3), -c.tile.mr * c.tile.nv))
+    return round(choice.steps, 3), -choice.tile.mr * choice.tile.nv

@@ -6,18 +6,26 @@ microkernel's panels and multiplies them while they are in cache (Chetlur et al.
 
 from __future__ import annotations
 
-from nnpack.algorithms.base import Estimate, direct_error
+from nnpack.algorithms.base import Algorithm, Estimate, direct_error
 from nnpack.algorithms.cost import product_seconds
-from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
+from nnpack.algorithms.gemm_tiles import (
+    ALTERNATIVES,
+    TileChoice,
+    alternative_tiles,
+    choose_tile,
+    variant_name,
+)
 from nnpack.codegen.target import Target
 from nnpack.plan import Plan
 from nnpack.problem import Problem
 
 
 class ImplicitGemm:
-    """The algorithm for everything."""
+    """The algorithm for everything; with the tile ``choice``, or the best."""
 
-    name = "implicit_gemm"
+    def __init__(self, choice: TileChoice | None = None) -> None:
+        self._choice = choice
+        self.name = "implicit_gemm" if choice is None else variant_name("implicit_gemm", choice)
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
         """Never refuses."""
@@ -47,7 +55,14 @@ class ImplicitGemm:
         choice = self._tile(problem, target)
         return gemm_plan(self.name, problem, target, threads, choice, packed=True)
 
-    @staticmethod
-    def _tile(problem: Problem, target: Target) -> TileChoice:
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """Other tiles."""
+        pixels = problem.out_height * problem.out_width
+        choices = alternative_tiles(pixels, problem.group_out_channels, target, ALTERNATIVES)
+        return tuple(ImplicitGemm(choice) for choice in choices)
+
+    def _tile(self, problem: Problem, target: Target) -> TileChoice:
+        if self._choice is not None:
+            return self._choice
         pixels = problem.out_height * problem.out_width
         return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from nnpack.algorithms.base import Estimate, direct_error, is_dense
+from nnpack.algorithms.base import Algorithm, Estimate, direct_error, is_dense
 from nnpack.algorithms.cost import product_seconds
-from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
+from nnpack.algorithms.gemm_tiles import (
+    ALTERNATIVES,
+    TileChoice,
+    alternative_tiles,
+    choose_tile,
+    variant_name,
+)
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
 from nnpack.plan import Plan
@@ -12,9 +18,11 @@ from nnpack.problem import Problem
 
 
 class Pointwise:
-    """Packs nothing but the weights."""
+    """Packs nothing but the weights; with the tile ``choice``, or the best."""
 
-    name = "pointwise"
+    def __init__(self, choice: TileChoice | None = None) -> None:
+        self._choice = choice
+        self.name = "pointwise" if choice is None else variant_name("pointwise", choice)
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
         """Only 1x1 kernels with stride 1, no padding, and whole planes without gaps."""
@@ -51,7 +59,14 @@ class Pointwise:
         choice = self._tile(problem, target)
         return gemm_plan(self.name, flat, target, threads, choice, packed=False)
 
-    @staticmethod
-    def _tile(problem: Problem, target: Target) -> TileChoice:
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """Other tiles."""
+        pixels = problem.height * problem.width
+        choices = alternative_tiles(pixels, problem.group_out_channels, target, ALTERNATIVES)
+        return tuple(Pointwise(choice) for choice in choices)
+
+    def _tile(self, problem: Problem, target: Target) -> TileChoice:
+        if self._choice is not None:
+            return self._choice
         pixels = problem.height * problem.width
         return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import (
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nnpack.kernels.tile_stage import Part
 
 Pair = tuple[int, int]
+
+# Blocks of other sizes that tuning looks at, by name.
+BLOCK_SCALES: Mapping[str, float] = {"half": 0.5, "double": 2.0}
 
 # Tiles a block for which T / 2 flops a byte of weights outrun the last-level cache, and memory.
 LEAST_BLOCK_CACHED = 12
@@ -133,8 +136,10 @@ class Blocking:
         return (self.blocks - 1) * self.block_rows + round_up(self.grid.fold * last, self.tile.mr)
 
 
-def choose_blocking(grid: Grid, problem: Problem, target: Target, threads: int) -> Blocking:
-    """The blocking of one problem."""
+def choose_blocking(
+    grid: Grid, problem: Problem, target: Target, threads: int, scale: float = 1.0
+) -> Blocking:
+    """The blocking of one problem; its blocks have ``scale`` times the tiles, where that can be."""
     lanes, fold, tiles = target.lanes, grid.fold, grid.tiles
     v_bytes = FLOAT_BYTES * grid.planes * fold * fold * grid.input_blocks * lanes
     most = _most_tiles(v_bytes, target)
@@ -144,6 +149,10 @@ def choose_blocking(grid: Grid, problem: Problem, target: Target, threads: int) 
     weight_bytes = v_bytes // fold * panels * tile.nv * lanes * problem.groups
     weight_bytes = weight_bytes * STORAGE_BYTES[grid.storage] // FLOAT_BYTES
     block = choose_block_tiles(tile, fold, tiles, v_bytes, weight_bytes, target)
+    if scale != 1.0:
+        step = _whole_tiles(tile, fold)
+        bound = min(round_up(tiles, step), max(step, most // step * step))
+        block = min(round_up(max(1, int(scale * block)), step), bound)
     if threads > 1:
         block = _even_block(block, tile, fold, tiles, threads)
     m_bytes = FLOAT_BYTES * grid.planes * fold * tile.nv * lanes

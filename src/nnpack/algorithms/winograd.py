@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, round_up, weight_arguments
+from nnpack.algorithms.base import (
+    FLOAT_BYTES,
+    Algorithm,
+    Estimate,
+    ceil_div,
+    round_up,
+    weight_arguments,
+)
 from nnpack.algorithms.cost import traffic_seconds
 from nnpack.algorithms.storage import (
     rounded_estimate,
@@ -14,6 +21,7 @@ from nnpack.algorithms.storage import (
     transformed_weight,
 )
 from nnpack.algorithms.tile_plan import (
+    BLOCK_SCALES,
     Blocking,
     Grid,
     choose_blocking,
@@ -49,11 +57,17 @@ class WinogradAlgorithm:
     """F(m x m, r x r) with output tiles of m x m, for any square or oblong kernel.
 
     Strides are taken as phases that count as channels, dilations as phases that count as images.
+    ``blocks`` is one of `BLOCK_SCALES`, or empty for blocks of the size that should be best.
     """
 
-    def __init__(self, m: int) -> None:
+    def __init__(self, m: int, blocks: str = "") -> None:
         self.m = m
-        self.name = f"winograd_{m}"
+        self.name = f"winograd_{m}@{blocks}" if blocks else f"winograd_{m}"
+        self._scale = BLOCK_SCALES.get(blocks, 1.0)
+
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """Other sizes of blocks."""
+        return tuple(WinogradAlgorithm(self.m, blocks) for blocks in BLOCK_SCALES)
 
     def shape(self, problem: Problem, lanes: int) -> TileShape:
         """The tile: m outputs in a direction with two taps or more, one otherwise."""
@@ -148,7 +162,7 @@ class WinogradAlgorithm:
             shared_load=shape.column_phases,
             storage=transformed_storage(problem, target, winograd_rounding(down, across)[0]),
         )
-        return choose_blocking(grid, problem, target, threads)
+        return choose_blocking(grid, problem, target, threads, self._scale)
 
 
 def _separates(problem: Problem, lanes: int) -> bool:
