@@ -87,14 +87,19 @@ def _make_init(cls: type, fields: tuple[dataclasses.Field[Any], ...]) -> Callabl
     missing = dataclasses.MISSING
     defaults = {f.name: f.default for f in fields if f.init and f.default is not missing}
     has_post_init = hasattr(cls, "__post_init__")
+    # A plan makes two hundred values, most of them with all fields in their places.
+    count = len(positional) if len(positional) == len(names) else -1
 
     def init(self: Any, *values: Any, **named: Any) -> None:
         state = self.__dict__
-        state.update(defaults)
-        state.update(zip(positional, values, strict=False))
-        state.update(named)
-        if state.keys() != names or _clash(positional, values, named):
-            raise TypeError(_complaint(cls, positional, names, values, named))
+        if len(values) == count and not named:
+            state.update(zip(positional, values, strict=True))
+        else:
+            state.update(defaults)
+            state.update(zip(positional, values, strict=False))
+            state.update(named)
+            if state.keys() != names or _clash(positional, values, named):
+                raise TypeError(_complaint(cls, positional, names, values, named))
         if has_post_init:
             self.__post_init__()
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from nnpack.functional import (
     reported,
     with_unit_column_stride,
 )
-from nnpack.kernels.stage import PHASES
 from nnpack.plan import WeightFormat, profiled
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
 from nnpack.runtime.memory import Block, address, empty_output
-from nnpack.runtime.profile import Profile, counter_frequency
 from nnpack.settings import get_num_threads, resolve_num_threads
+
+if TYPE_CHECKING:
+    from nnpack.runtime.profile import Profile
 
 __all__ = ["Conv2d", "ConvTranspose2d"]
 
@@ -162,6 +163,9 @@ class _ConvolutionLayer:
 
     def profile(self, x: object) -> Profile:
         """Run on ``x`` with kernels that time their phases; the second of two runs counts."""
+        from nnpack.kernels.stage import PHASES
+        from nnpack.runtime.profile import Profile, counter_frequency
+
         x = with_unit_column_stride(as_float32("x", x, 4))
         weights = self._weights
         prepared = self._prepare(weights, x)

@@ -10,7 +10,6 @@ the planner still asks whether the algorithm can do the problem within its accur
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import pathlib
 import threading
@@ -19,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nnpack.codegen.cache import SOURCES, sources_digest
+from nnpack.codegen.digest import digest
 from nnpack.codegen.files import private_folder, read_private, remove_private, write_private
 from nnpack.codegen.machine import machine_of, processor_name
 from nnpack.codegen.rates import WISDOM_FOLDER, forget_rates
@@ -182,7 +182,7 @@ def _name(record: Record) -> str:
     """The name of a record: that of an older version of the library is the same."""
     words = (*record["machine"].values(), str(record["threads"]))
     words = (*words, record["algorithm"], record["problem"])
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()
+    return digest(["\0".join(words).encode()]).hex()
 
 
 def _folder(*, make: bool) -> pathlib.Path | None:

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import pathlib
 from typing import Any
 
+from nnpack.codegen.digest import digest
 from nnpack.codegen.files import private_folder, read_private, remove_private, write_private
 from nnpack.codegen.machine import machine_of
 from nnpack.codegen.target import Rates, Target, host_target
@@ -81,4 +81,4 @@ def _folder(*, make: bool) -> pathlib.Path | None:
 
 def _name(target: Target) -> str:
     words = "\0".join(machine_of(target).values())
-    return f"rates-{hashlib.sha256(words.encode()).hexdigest()}.json"
+    return f"rates-{digest([words.encode()]).hex()}.json"

@@ -230,11 +230,12 @@ _SYSFS = pathlib.Path("/sys/devices/system/cpu/cpu0/cache")
 def caches_from_sysfs(folder: pathlib.Path = _SYSFS) -> dict[int, int]:
     """Bytes of data cache by level, as Linux tells them; empty where it does not."""
     sizes: dict[int, int] = {}
-    for index in folder.glob("index[0-9]*"):
+    names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - half the time of a glob
+    for index in [f"{folder}/{name}" for name in names if name.startswith("index")]:
         try:
-            kind = (index / "type").read_text().strip()
-            level = int((index / "level").read_text())
-            size = (index / "size").read_text().strip()
+            kind = _read_word(f"{index}/type")
+            level = int(_read_word(f"{index}/level"))
+            size = _read_word(f"{index}/size")
             scale = {"K": KIB, "M": KIB * KIB}[size[-1]]
             nbytes = int(size[:-1]) * scale
         except (OSError, ValueError, KeyError, IndexError):
@@ -242,6 +243,11 @@ def caches_from_sysfs(folder: pathlib.Path = _SYSFS) -> dict[int, int]:
         if kind in ("Data", "Unified") and nbytes > 0:
             sizes[level] = nbytes
     return sizes
+
+
+def _read_word(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        return file.read().strip()
 
 
 def _caches_from_sysconf() -> dict[int, int]:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import math
 import mmap
 import os
 import pathlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,15 +42,21 @@ SMALL_OUTPUT = 256 * KIB
 _LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-def _memory_share(fraction: int, most: int) -> int:
-    """Return 1/fraction of the bytes of memory we may use, at most ``most``."""
-    available = most * fraction
+@functools.cache
+def _available_bytes() -> int:
+    """Bytes of memory we may use; without end where the system does not tell."""
+    available = sys.maxsize
     with contextlib.suppress(AttributeError, OSError, ValueError):
         available = min(available, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     for path in _LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            available = min(available, int(pathlib.Path(path).read_text(encoding="ascii")))
-    return available // fraction
+            available = min(available, int(pathlib.Path(path).read_text(encoding="utf-8")))
+    return available
+
+
+def _memory_share(fraction: int, most: int) -> int:
+    """Return 1/fraction of the bytes of memory we may use, at most ``most``."""
+    return min(most, _available_bytes() // fraction)
 
 
 class Block:
