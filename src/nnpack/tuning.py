@@ -68,12 +68,12 @@ def tune_problem(
         x = np.random.default_rng(0).standard_normal(problem.x_shape, np.float32)
         arrays = {**arrays, "x": x, "y": empty_output(problem.y_shape)}
         measuring = _Measuring(problem, target, threads, arrays)
-        best = measuring.fastest(_promising(choices), seconds)
+        best = measuring.fastest(_promising(choices), seconds / 2)
         # As FFTW does: the decisions within an algorithm are measured for the best one only.
         variants = [choice for choice in choices if choice.is_variant_of(best)]
         if variants:
             rivals = [choice for choice in choices if measuring.is_near(choice, best)]
-            best = measuring.fastest([best, *rivals, *variants], seconds)
+            best = measuring.fastest([best, *rivals, *variants], seconds / 2)
         outcome = wisdom.Outcome(best.names, measuring.times)
         wisdom.keep(problem, algorithm, target, threads, outcome)
 

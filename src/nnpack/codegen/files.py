@@ -11,7 +11,6 @@ import contextlib
 import os
 import pathlib
 import stat
-import tempfile
 
 __all__ = ["private_folder", "read_private", "remove_private", "write_private"]
 
@@ -46,6 +45,8 @@ def read_private(path: pathlib.Path, limit: int | None = None) -> bytes | None:
 
 def write_private(path: pathlib.Path, content: bytes) -> None:
     """Make ``path`` hold ``content``, atomically; silently not, where that is impossible."""
+    import tempfile  # costs 4 ms, and a warm start writes nothing
+
     temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
