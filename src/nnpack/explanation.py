@@ -9,7 +9,16 @@ __all__ = ["AnyProblem", "Candidate", "Explanation"]
 
 AnyProblem = Problem | TransposedProblem
 
-_HEADER = ("", "algorithm", "predicted ms", "measured ms", "error", "workspace KiB", "packed KiB")
+_HEADER = (
+    "",
+    "algorithm",
+    "predicted ms",
+    "measured ms",
+    "error",
+    "workspace KiB",
+    "packed KiB",
+    "packed as",
+)
 
 
 @dataclass(frozen=True)
@@ -19,6 +28,8 @@ class Candidate:
     ``refusal`` says why it cannot be used, or is None; then ``seconds`` is the predicted time on
     one thread, ``error`` the expected max|error| / max|reference|, and the bytes are exact.
     ``measured`` is the time of a run on all threads, when the problem was tuned.
+    ``packed_storage`` says whether the packed weights are "float32" or "float16"; ``error`` has
+    what rounding them adds.
     """
 
     algorithm: str
@@ -29,6 +40,7 @@ class Candidate:
     packed_bytes: int | None = None
     detail: str = ""
     measured: float | None = None
+    packed_storage: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Explanation:
     def _row(self, candidate: Candidate) -> tuple[str, ...]:
         mark = "*" if candidate.algorithm in self.chosen.split("+") else ""
         if candidate.seconds is None or candidate.error is None:
-            return mark, candidate.algorithm, *[""] * 5, f"refused: {candidate.refusal}"
+            return mark, candidate.algorithm, *[""] * 6, f"refused: {candidate.refusal}"
         note = candidate.detail if candidate.refusal is None else f"refused: {candidate.refusal}"
         return (
             mark,
@@ -67,5 +79,6 @@ class Explanation:
             f"{candidate.error:.1e}",
             f"{(candidate.workspace_bytes or 0) / 1024:.0f}",
             f"{(candidate.packed_bytes or 0) / 1024:.0f}",
+            candidate.packed_storage,
             note,
         )

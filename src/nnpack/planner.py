@@ -157,6 +157,7 @@ def _ask(algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads
         max(plan.workspace_bytes for plan in plans),
         sum(plan.weight_format.nbytes for plan in plans),
         plans[0].detail,
+        packed_storage="+".join(dict.fromkeys(plan.weight_format.storage for plan in plans)),
     )
 
 
