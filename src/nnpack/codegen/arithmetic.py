@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -13,6 +14,39 @@ from nnpack.codegen.values import F32, I32, I64, POINTER, Index, Operand, Value,
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler
+
+
+# Kernels are full of the same few constants, and each object of one keeps its text: to make them
+# anew every time was a third of the time of emitting a transform.
+
+
+@functools.lru_cache(maxsize=1024)
+def _float_constant(bits: bytes) -> Any:
+    """The float32 with these ``bits``, of which 0.0 and -0.0 have others."""
+    return ir.Constant(F32, struct.unpack("f", bits)[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _integer_constant(kind: Any, value: int) -> Any:
+    return ir.Constant(kind, value)
+
+
+@functools.lru_cache(maxsize=1024)
+def _splat(element: Any, count: int, text: str) -> Any:
+    """A vector of constants, all of which have this ``text``."""
+    return ir.Constant(ir.VectorType(element, count), [ir.FormattedConstant(element, text)] * count)
+
+
+@functools.cache
+def _undefined(kind: Any) -> Any:
+    return ir.Constant(kind, ir.Undefined)
+
+
+@functools.lru_cache(maxsize=1024)
+def _order(lanes: tuple[int, ...]) -> Any:
+    """The constant operand of a shuffle."""
+    numbers = [_integer_constant(I32, n) for n in lanes]
+    return ir.Constant(ir.VectorType(I32, len(lanes)), numbers)
 
 
 class Arithmetic:
@@ -45,10 +79,10 @@ class Arithmetic:
             return value.ir
         if isinstance(kind, ir.VectorType):
             scalar = self.constant(value, kind.element)
-            return ir.Constant(kind, [scalar] * kind.count)
+            return _splat(kind.element, kind.count, scalar.get_reference())
         if kind == F32:
-            return ir.Constant(kind, struct.unpack("f", struct.pack("f", float(value)))[0])
-        return ir.Constant(kind, int(value))
+            return _float_constant(struct.pack("f", float(value)))
+        return _integer_constant(kind, int(value))
 
     def vector_type(self, lanes: int | None = None) -> Any:
         """``<lanes x float>``; by default a full register."""
@@ -156,7 +190,7 @@ class Arithmetic:
         kind = self.vector_type(lanes)
         if not isinstance(value, Value):
             return self.wrap(self.constant(value, kind))
-        undefined = ir.Constant(kind, ir.Undefined)
+        undefined = _undefined(kind)
         first = self.builder.insert_element(undefined, value.ir, ir.Constant(I32, 0))
         return self.shuffle(self.wrap(first), None, [0] * kind.count)
 
@@ -164,7 +198,7 @@ class Arithmetic:
         kind = ir.VectorType(I64, lanes)
         if isinstance(value, int):
             return self.constant(value, kind)
-        undefined = ir.Constant(kind, ir.Undefined)
+        undefined = _undefined(kind)
         first = self.builder.insert_element(undefined, value.ir, ir.Constant(I32, 0))
         return self.shuffle(self.wrap(first), None, [0] * lanes).ir
 
@@ -192,16 +226,14 @@ class Arithmetic:
         clamped = self.minimum(self.maximum(bound, 0), width)
         kind = ir.VectorType(I32, width)
         scalar = self.builder.trunc(clamped.ir, I32)
-        undefined = ir.Constant(kind, ir.Undefined)
+        undefined = _undefined(kind)
         first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
         return self.shuffle(self.wrap(first), None, [0] * width)
 
     def shuffle(self, a: Value, b: Value | None, lanes: Sequence[int]) -> Value:
         """Lanes of ``a`` then ``b`` in the given order."""
-        second = b.ir if b is not None else ir.Constant(a.ir.type, ir.Undefined)
-        kind = ir.VectorType(I32, len(lanes))
-        order = [ir.Constant(I32, n) for n in lanes]
-        return self.wrap(self.builder.shuffle_vector(a.ir, second, ir.Constant(kind, order)))
+        second = b.ir if b is not None else _undefined(a.ir.type)
+        return self.wrap(self.builder.shuffle_vector(a.ir, second, _order(tuple(lanes))))
 
     def extract(self, vector: Value, lane: int) -> Value:
         """The float in one lane."""
