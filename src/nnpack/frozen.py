@@ -77,10 +77,6 @@ def _add_methods(cls: type) -> None:
             setattr(cls, name, method)
 
 
-def _is_hashed(f: dataclasses.Field[Any]) -> bool:
-    return f.compare if f.hash is None else f.hash
-
-
 def _make_init(cls: type, fields: tuple[dataclasses.Field[Any], ...]) -> Callable[..., None]:
     names = frozenset(f.name for f in fields if f.init)
     positional = tuple(f.name for f in fields if f.init and not f.kw_only)

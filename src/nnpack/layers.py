@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from nnpack.arguments import IntOrPair, PaddingLike
+from nnpack.arguments import IntOrPair, PaddingLike, as_integer
 from nnpack.arrays import Float32Array, as_float32, as_halves, check_out
 from nnpack.codegen.target import host_target
+from nnpack.errors import ProblemError
 from nnpack.execution import Program
 from nnpack.functional import (
     element_strides,
@@ -136,8 +137,6 @@ class _ConvolutionLayer:
         old_shapes = {name: array.shape for name, array in self._weights.arrays.items()}
         shapes = {name: array.shape for name, array in new.arrays.items()}
         if shapes != old_shapes:
-            from nnpack.errors import ProblemError
-
             raise ProblemError(f"update got {shapes}; it must be {old_shapes}, as constructed")
         self._weights = new
 
@@ -383,6 +382,4 @@ class ConvTranspose2d(_ConvolutionLayer):
 
 
 def _as_count(groups: object) -> int:
-    from nnpack.arguments import as_integer
-
     return as_integer("groups", groups, least=1)

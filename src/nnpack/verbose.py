@@ -1,6 +1,6 @@
 """``NNPACK_VERBOSE=1``: one CSV line a plan, a refusal, a measurement and a call, on stderr.
 
-Columns: ``nnpack``, event, what, algorithm, detail, shape, threads, ms; see docs/verbose.md.
+Columns: ``nnpack``, event, what, algorithm, detail, shape, threads, ms; see docs/tuning.md.
 """
 
 from __future__ import annotations

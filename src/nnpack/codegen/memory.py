@@ -42,7 +42,7 @@ class Memory(Arithmetic):
             return self._load(address, kind)
         zeros = self.constant(0.0, kind)
         name = f"llvm.masked.load.v{kind.count}f32.p0"
-        return self.wrap(self._masked(name, kind, (address,), 0, (mask.ir, zeros)))
+        return self.wrap(self._masked(name, kind, (address,), (mask.ir, zeros)))
 
     def store(self, value: Value, pointer: Value, offset: Index = 0, *, mask: Mask = None) -> None:
         """Store a float or a vector at ``pointer + offset``; lanes outside ``mask`` stay."""
@@ -51,7 +51,7 @@ class Memory(Arithmetic):
             self._store(value.ir, address)
             return
         name = f"llvm.masked.store.v{value.ir.type.count}f32.p0"
-        self._masked(name, ir.VoidType(), (value.ir, address), 1, (mask.ir,))
+        self._masked(name, ir.VoidType(), (value.ir, address), (mask.ir,))
 
     def _load(self, address: Any, kind: Any) -> Value:
         """A float or a vector of floats; halves are widened."""
@@ -67,10 +67,8 @@ class Memory(Arithmetic):
             return
         self.builder.store(self.builder.fptrunc(value, _of_halves(value.type)), address, align=2)
 
-    def _masked(
-        self, name: str, returns: Any, head: tuple[Any, ...], pointer: int, tail: tuple[Any, ...]
-    ) -> Any:
-        """A masked load or store; LLVM 22 moved the alignment from an argument to an attribute."""
+    def _masked(self, name: str, returns: Any, head: tuple[Any, ...], tail: tuple[Any, ...]) -> Any:
+        """A masked load or store, its alignment an argument (LLVM 22 upgrades that by itself)."""
         arguments = [*head, ir.Constant(I32, 4), *tail]
         return self.intrinsic(name, returns, *arguments)
 

@@ -199,7 +199,9 @@ class _Emitter:
         """Offset and size of a strip in its block.
 
         The broadcast operand has no mask: where the image itself is read, the last strip moves
-        back so as to end with the block (the planner makes no block shorter than a strip).
+        back so as to end with the block. A last block shorter than a strip so reaches into the
+        one before it, whose pixels it stores again with the same values (the planner turns no
+        tile higher than the image has pixels).
         """
         if self.kernel.packed or self.kernel.lanes == "pixels":
             return offset, self.asm.minimum(count - offset, self.strip)

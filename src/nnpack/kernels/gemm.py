@@ -2,7 +2,7 @@
 
 One tile of C is ``mr`` rows by ``nv`` vectors, all of it in registers. At each step k of the inner
 product, ``mr`` scalars of A are broadcast against ``nv`` vectors of B. What differs between
-algorithms is only where the scalars and the vectors are found: that is an `Operand`.
+algorithms is only where the scalars and the vectors are found: that is a `Panel`, or `Indirect`.
 """
 
 from __future__ import annotations
