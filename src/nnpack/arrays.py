@@ -69,7 +69,8 @@ def check_out(
     Raises DtypeError when it is no float32 ndarray; ProblemError when it has another shape, is
     read-only, misaligned or not C-contiguous, or overlaps an input.
     """
-    if not isinstance(out, np.ndarray) or out.dtype != np.float32:
+    masked = isinstance(out, np.ma.MaskedArray)
+    if not isinstance(out, np.ndarray) or masked or out.dtype != np.float32:
         kind = f"of {out.dtype}" if isinstance(out, np.ndarray) else f"({type(out).__name__})"
         raise DtypeError(f"out {kind} must be a numpy.ndarray of float32, or None")
     if out.shape != tuple(shape):

@@ -10,12 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from nnpack.arguments import IntOrPair, PaddingLike, as_integer
+from nnpack.arguments import IntOrPair, PaddingLike, as_integer, as_number
 from nnpack.arrays import Float32Array, as_float32, as_halves, check_out
 from nnpack.codegen.target import host_target
 from nnpack.errors import ProblemError
@@ -98,7 +98,7 @@ class _ConvolutionLayer:
         threads: SupportsIndex | None,
         tune: bool,
     ) -> None:
-        self._options = options
+        self._options = {name: _frozen(value) for name, value in options.items()}
         self._tune = tune
         self._algorithm = check_algorithm(algorithm)
         self._threads = None if threads is None else resolve_num_threads(threads)
@@ -142,7 +142,7 @@ class _ConvolutionLayer:
 
     def explain(self, x_shape: Sequence[SupportsIndex]) -> Explanation:
         """What every algorithm answers to an input of ``x_shape``, and which one is used."""
-        problem = self._problem(self._weights, tuple(x_shape), None)
+        problem = self._problem(self._weights, _shape(x_shape), None)
         threads = self._threads or get_num_threads()
         return explain(problem, self._algorithm, host_target(), threads)
 
@@ -160,10 +160,12 @@ class _ConvolutionLayer:
         """
         from nnpack.tuning import TUNING_SECONDS, tune_problem
 
-        weights, shape = self._weights, tuple(x_shape)
+        weights, shape = self._weights, _shape(x_shape)
         problem = self._problem(weights, shape, None)
         threads, target = self._threads or get_num_threads(), host_target()
-        seconds = TUNING_SECONDS if seconds is None else seconds
+        seconds = TUNING_SECONDS if seconds is None else as_number("seconds", seconds)
+        if not seconds > 0:
+            raise ProblemError(f"seconds={seconds} must be greater than 0")
         arrays = weights.as_float32()
         tune_problem(problem, self._algorithm, target, threads, arrays, seconds=seconds)
         with self._lock:
@@ -383,3 +385,17 @@ class ConvTranspose2d(_ConvolutionLayer):
 
 def _as_count(groups: object) -> int:
     return as_integer("groups", groups, least=1)
+
+
+def _frozen(value: object) -> object:
+    """``value``, or a tuple in place of a list or an array that the caller may change later."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        return value
+    return tuple(value)
+
+
+def _shape(x_shape: object) -> tuple[SupportsIndex, ...]:
+    """``x_shape`` as a tuple, whose items the problem will check."""
+    if not isinstance(x_shape, Iterable):
+        raise ProblemError(f"x_shape={x_shape!r} must be (N, C, H, W)")
+    return tuple(x_shape)

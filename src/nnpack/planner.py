@@ -44,6 +44,7 @@ ERROR_BOUNDS = {"fast": (5e-5, 2e-5), "exact": (2e-6, 1e-6)}
 _ROUNDING_BOUNDS = GREATEST_PER_L2 * MAX_ROUNDING["fast"], MAX_ROUNDING["fast"]
 # Single runs scatter about the expected greatest error by up to this factor; L2 errors do not.
 _SCATTER = 1.4
+_L2_SCATTER = 1.1
 
 
 def check_algorithm(name: object) -> str:
@@ -223,30 +224,48 @@ def list_choices(problem: AnyProblem, algorithm: str, target: Target) -> list[Ch
 
 
 def _candidates(part: Problem, allowed: Sequence[Algorithm], target: Target) -> list[Algorithm]:
-    """Those of ``allowed`` that can do ``part``, each followed by its variants."""
+    """Those of ``allowed`` that can do ``part`` as accurately, each followed by its variants."""
     found: list[Algorithm] = []
     for algorithm in allowed:
         if algorithm.refusal(part, target) is None:
             found += [algorithm, *list_variants(algorithm, part, target)]
-    return [a for a in found if _inaccuracy(part, a.estimate(part, target)) is None]
+    pairs = [(algorithm, algorithm.estimate(part, target)) for algorithm in found]
+    accurate = [pair for pair in pairs if _inaccuracy(part, pair[1]) is None]
+    return [algorithm for algorithm, _ in _most_accurate(part, accurate)]
 
 
 def _fastest(problem: Problem, name: str, target: Target) -> Algorithm:
     """The algorithm of the least predicted time. Raises AlgorithmError when there is none."""
     reasons = []
-    possible: list[tuple[float, Algorithm]] = []
+    possible: list[tuple[Algorithm, Estimate]] = []
     for algorithm in find_algorithms(check_algorithm(name)):
         refusal = algorithm.refusal(problem, target)
         if refusal is None:
             estimate = algorithm.estimate(problem, target)
             refusal = _inaccuracy(problem, estimate)
             if refusal is None:
-                possible.append((estimate.seconds, algorithm))
+                possible.append((algorithm, estimate))
         if refusal is not None:
             reasons.append(refusal)
     if not possible:
         raise AlgorithmError(_refusal_message(name, reasons))
-    return min(possible, key=lambda pair: pair[0])[1]
+    return min(_most_accurate(problem, possible), key=lambda pair: pair[1].seconds)[0]
+
+
+def _most_accurate(
+    problem: Problem, pairs: list[tuple[Algorithm, Estimate]]
+) -> list[tuple[Algorithm, Estimate]]:
+    """Those that keep the accuracy asked for; all where direct summation is the best there is."""
+    greatest, relative_l2 = ERROR_BOUNDS[problem.accuracy]
+    depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
+
+    def keeps(estimate: Estimate) -> bool:
+        if estimate.rounding:
+            return True
+        l2 = estimate.relative_l2 or direct_relative_l2(depth)
+        return _SCATTER * estimate.error <= greatest and _L2_SCATTER * l2 <= relative_l2
+
+    return [pair for pair in pairs if keeps(pair[1])] or pairs
 
 
 def _refusal_message(name: str, reasons: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def _threads(environ: Mapping[str, str]) -> int | None:
     text = environ.get("NNPACK_NUM_THREADS", "").strip()
     if not text:
         return _openmp_threads(environ.get("OMP_NUM_THREADS", ""))
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+    if not _is_number(text) or not 1 <= int(text) <= MAX_THREADS:
         raise SettingsError(
             f"NNPACK_NUM_THREADS={text!r} must be an integer from 1 to {MAX_THREADS}; "
             "unset it for one thread a core"
@@ -93,10 +93,15 @@ def _threads(environ: Mapping[str, str]) -> int | None:
     return int(text)
 
 
+def _is_number(text: str) -> bool:
+    """Whether these are digits that ``int`` reads, and not a thousand of them."""
+    return text.isascii() and text.isdecimal() and len(text) < 10
+
+
 def _openmp_threads(text: str) -> int | None:
     # One number for each level of nesting; the outermost is the one that concerns us.
     outermost = text.partition(",")[0].strip()
-    if not outermost.isdecimal() or int(outermost) < 1:
+    if not _is_number(outermost) or int(outermost) < 1:
         return None
     return min(int(outermost), MAX_THREADS)
 

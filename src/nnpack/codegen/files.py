@@ -34,6 +34,8 @@ def private_folder(
 def read_private(path: pathlib.Path, limit: int | None = None) -> bytes | None:
     """What ``path`` holds, if it is the user's and has at most ``limit`` bytes; else None."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            return None
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
             if not _is_private(status) or (limit is not None and status.st_size > limit):

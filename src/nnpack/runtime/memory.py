@@ -79,9 +79,12 @@ class Block:
 
 
 def _map_pages(nbytes: int) -> mmap.mmap:
-    if not hasattr(mmap, "MAP_PRIVATE"):
-        return mmap.mmap(-1, nbytes)
-    pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    try:
+        if not hasattr(mmap, "MAP_PRIVATE"):
+            return mmap.mmap(-1, nbytes)
+        pages = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    except OSError as error:
+        raise MemoryError(f"no memory for {nbytes} bytes") from error
     if nbytes >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without huge pages
             pages.madvise(mmap.MADV_HUGEPAGE)
@@ -110,13 +113,10 @@ class Recycler:
             return self._make(nbytes, home)
 
     def _make(self, nbytes: int, home: list[Block]) -> Block:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(MemoryError):
             return Block(nbytes, home)
         self.clear()
-        try:
-            return Block(nbytes, home)
-        except OSError as error:
-            raise MemoryError(f"no memory for {nbytes} bytes") from error
+        return Block(nbytes, home)
 
     def give(self, block: Block) -> None:
         """Take back a block that nobody uses any more."""
