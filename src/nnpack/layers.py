@@ -19,7 +19,7 @@ from nnpack.arguments import IntOrPair, PaddingLike, as_integer, as_number
 from nnpack.arrays import Float32Array, as_float32, as_halves, check_out
 from nnpack.codegen.target import host_target
 from nnpack.errors import ProblemError
-from nnpack.execution import Program
+from nnpack.execution import Program, compile_stages
 from nnpack.functional import (
     element_strides,
     optional_vector,
@@ -265,6 +265,7 @@ class _ConvolutionLayer:
             words = problem, self._algorithm, target, threads
             tune_problem(*words, weights.as_float32(), again=False)
         plan = make_plan(problem, self._algorithm, target, threads)
+        compile_stages((*plan.weight_format.stages, *plan.stages), target, threads)
         packed = self._pack(weights, plan.weight_format, threads)
         program = Program(plan.stages, target, threads, plan.workspace_bytes)
         program = reported(program, problem, plan)

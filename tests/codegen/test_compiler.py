@@ -10,7 +10,14 @@ import pytest
 
 from nnpack.codegen import compiler
 from nnpack.codegen.assembler import Assembler
-from nnpack.codegen.compiler import ENTRY, compile_kernel, emit_assembly, emit_module, emit_object
+from nnpack.codegen.compiler import (
+    ENTRY,
+    compile_kernel,
+    compile_kernels,
+    emit_assembly,
+    emit_module,
+    emit_object,
+)
 from nnpack.codegen.target import NEON, Target, host_target
 from nnpack.errors import CompilationError
 from tests.codegen.kernels import ANSWER, Answer, answer_of
@@ -48,6 +55,20 @@ def test_many_threads_compile_many_kernels_once_each(monkeypatch: pytest.MonkeyP
     with ThreadPoolExecutor(8) as pool:
         assert all(not any(differences) for differences in pool.map(work, range(8)))
     assert sorted(repr(s) for s in loaded) == [repr(Answer(v)) for v in values]
+
+
+def test_kernels_compiled_together_are_found_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, kernels = host_target(), [Answer(2000 + n) for n in range(5)]
+    compile_kernel(kernels[3], target)
+    compile_kernels([*kernels, kernels[0]], target)
+    monkeypatch.setattr(compiler, "compile_kernels", None)
+    assert [answer_of(compile_kernel(k, target)) for k in kernels] == [k.value for k in kernels]
+
+
+def test_a_bad_kernel_among_others_is_a_compilation_error() -> None:
+    with pytest.raises(CompilationError, match="cannot link _Nameless"):
+        compile_kernels([Answer(3000), _Nameless(), Answer(3001)], host_target())
+    assert answer_of(compile_kernel(Answer(3001), host_target())) == 3001
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nnpack.codegen import cache
@@ -43,27 +44,63 @@ def compile_kernel(specification: Specification, target: Target) -> int:
     address = _addresses.get((specification, target))
     if address is not None:
         return address
+    compile_kernels((specification,), target)
+    return _addresses[specification, target]
+
+
+def compile_kernels(specifications: Iterable[Specification], target: Target) -> None:
+    """Compile what of ``specifications`` is not compiled yet, so that `compile_kernel` finds it.
+
+    Raises CompilationError as that does.
+    """
+    wanted = [s for s in dict.fromkeys(specifications) if (s, target) not in _addresses]
+    if not wanted:
+        return
     with llvm_lock:
-        key = (specification, target)
-        if key not in _addresses:
-            _addresses[key] = _load(specification, target)
-        return _addresses[key]
+        wanted = [s for s in wanted if (s, target) not in _addresses]
+        stored = {specification: _load(specification, target) for specification in wanted}
+        absent = [specification for specification in wanted if stored[specification] is None]
+        _addresses.update({(s, target): a for s, a in stored.items() if a is not None})
+        for specification, code in zip(absent, _emit_objects(absent, target), strict=True):
+            cache.write(cache.object_key(repr(specification), target), code)
+            _addresses[specification, target] = _link_new(specification, code)
 
 
-def _load(specification: Specification, target: Target) -> int:
-    key = cache.object_key(repr(specification), target)
-    stored = cache.read(key)
-    if stored is not None:
-        try:
-            return _link(stored)
-        except RuntimeError:
-            pass  # foreign or damaged in a way the digest cannot see: compile again
-    code = emit_object(specification, target)
-    cache.write(key, code)
+def _load(specification: Specification, target: Target) -> int | None:
+    """The address of a kernel from the cache on disk, if it is there."""
+    stored = cache.read(cache.object_key(repr(specification), target))
+    if stored is None:
+        return None
+    try:
+        return _link(stored)
+    except RuntimeError:
+        return None  # foreign or damaged in a way the digest cannot see: compile again
+
+
+def _link_new(specification: Specification, code: bytes) -> int:
     try:
         return _link(code)
     except RuntimeError as error:
         raise CompilationError(f"cannot link {specification!r}: {error}") from error
+
+
+def _emit_objects(specifications: Sequence[Specification], target: Target) -> Iterator[bytes]:
+    """The objects of all ``specifications``; the caller holds the lock.
+
+    Each is emitted by Python while LLVM translates the one before on a thread of its own, without
+    the interpreter's lock: emission is a quarter of the whole.
+    """
+    if len(specifications) < 2:
+        yield from (emit_object(specification, target) for specification in specifications)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        objects = [
+            thread.submit(_translate, specification, emit_module(specification, target), target)
+            for specification in specifications
+        ]
+        yield from (bytes(translated.result()) for translated in objects)
 
 
 def emit_module(specification: Specification, target: Target) -> str:
@@ -77,24 +114,29 @@ def emit_module(specification: Specification, target: Target) -> str:
 
 def emit_object(specification: Specification, target: Target) -> bytes:
     """The object code of ``specification`` for ``target``, which need not be the host."""
-    return bytes(_translate(specification, target, "emit_object"))
+    text = emit_module(specification, target)
+    with llvm_lock:
+        return bytes(_translate(specification, text, target))
 
 
 def emit_assembly(specification: Specification, target: Target) -> str:
     """The assembly text of ``specification`` for ``target``, to be read by people."""
-    return str(_translate(specification, target, "emit_assembly"))
-
-
-def _translate(specification: Specification, target: Target, how: str) -> Any:
-    import llvmlite.binding as llvm
-
     text = emit_module(specification, target)
     with llvm_lock:
-        try:
-            module = llvm.parse_assembly(text)
-            return getattr(_target_machine(target), how)(module)
-        except RuntimeError as error:
-            raise CompilationError(f"cannot compile {specification!r}: {error}") from error
+        return str(_translate(specification, text, target, "emit_assembly"))
+
+
+def _translate(
+    specification: Specification, text: str, target: Target, how: str = "emit_object"
+) -> Any:
+    """What LLVM makes of ``text``, the IR of ``specification``; the lock is held."""
+    import llvmlite.binding as llvm
+
+    try:
+        module = llvm.parse_assembly(text)
+        return getattr(_target_machine(target), how)(module)
+    except RuntimeError as error:
+        raise CompilationError(f"cannot compile {specification!r}: {error}") from error
 
 
 @functools.cache

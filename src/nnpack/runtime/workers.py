@@ -28,6 +28,8 @@ from nnpack.runtime.memory import Block
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from nnpack.codegen.compiler import Specification
+
 _STOP_SECONDS = 1.0
 
 # Signals that a thread gets for what it did itself; blocked, they would kill without a report.
@@ -120,6 +122,13 @@ class _Process:
 
 
 _process = _Process()
+
+
+def kernels_of_runs(threads: int) -> tuple[Specification, ...]:
+    """What `run_frame` calls; compiled when it does, at the latest."""
+    if threads == 1:
+        return (executor.RunFrame(),)
+    return executor.RunFrame(), executor.WorkerMain(), executor.StopWorkers()
 
 
 def run_frame(frame_address: int, threads: int) -> None:
