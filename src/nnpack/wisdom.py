@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import math
 import pathlib
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 from nnpack.codegen.cache import SOURCES, sources_digest
 from nnpack.codegen.digest import digest
 from nnpack.codegen.files import private_folder, read_private, remove_private, write_private
+from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.machine import machine_of, processor_name
 from nnpack.codegen.rates import WISDOM_FOLDER, forget_rates
 from nnpack.codegen.target import Target
@@ -66,7 +66,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self.records: OrderedDict[str, Record] = OrderedDict()
-        self.lock = threading.Lock()
+        self.lock = llvm_lock
         self.generation = 0
 
     def put(self, name: str, record: Record) -> None:
@@ -236,7 +236,8 @@ def _read_record(path: pathlib.Path) -> Record | None:
 
 def _loaded(text: str | bytes) -> Any:
     """What the JSON ``text`` says; None for what is no JSON, too."""
-    import json  # nobody pays for it who has no wisdom
+    with llvm_lock:  # no child may inherit the lock of a module half imported
+        import json  # nobody pays for it who has no wisdom
 
     try:
         return json.loads(text)

@@ -147,10 +147,12 @@ def host_target() -> Target:
 
     Raises SettingsError when the named target does not run here.
     """
-    from nnpack.codegen.rates import kept_rates
+    # No child may inherit the lock of a module half imported.
+    with llvm_lock:
+        from nnpack.codegen.rates import kept_rates
 
-    target = choose_target(get_settings().target, runnable_targets())
-    return replace(target, rates=kept_rates(target) or target.rates)
+        target = choose_target(get_settings().target, runnable_targets())
+        return replace(target, rates=kept_rates(target) or target.rates)
 
 
 def choose_target(forced: str | None, runnable: Sequence[Target]) -> Target:
