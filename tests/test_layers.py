@@ -222,7 +222,7 @@ def work_done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     counts = {"loaded": 0, "packed": 0}
     load, pack = compiler._load, layers._ConvolutionLayer._pack
 
-    def counted_load(*arguments: Any) -> int:
+    def counted_load(*arguments: Any) -> int | None:
         counts["loaded"] += 1
         return load(*arguments)
 

@@ -39,7 +39,7 @@ def test_many_threads_compile_many_kernels_once_each(monkeypatch: pytest.MonkeyP
     loaded: list[object] = []
     load = compiler._load
 
-    def counted(specification: compiler.Specification, target: Target) -> int:
+    def counted(specification: compiler.Specification, target: Target) -> int | None:
         loaded.append(specification)
         return load(specification, target)
 
