@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from nnpack.codegen.compiler import compile_kernel, compile_kernels
 from nnpack.codegen.target import Target, host_target
+from nnpack.errors import ProblemError
 from nnpack.plan import Argument, Slot, Stage
 from nnpack.runtime.memory import borrow_workspace, return_workspace
 from nnpack.runtime.workers import kernels_of_runs, run_frame
@@ -16,6 +17,8 @@ from nnpack.runtime.workers import kernels_of_runs, run_frame
 __all__ = ["Program", "ReportedProgram", "compile_stages"]
 
 _STAGE_WORDS = 3
+# The executor counts tasks in 31 bits.
+_MOST_TASKS = 2**31 - 1
 
 
 def compile_stages(stages: tuple[Stage, ...], target: Target, threads: int) -> None:
@@ -105,6 +108,8 @@ def _lay_out(
     words = [len(stages)] + [0] * (_STAGE_WORDS * len(stages))
     places: dict[str, list[tuple[int, int]]] = {}
     for n, stage in enumerate(stages):
+        if stage.tasks >= _MOST_TASKS:
+            raise ProblemError(f"{stage.tasks} tasks; split the batch into less than {_MOST_TASKS}")
         head = 1 + _STAGE_WORDS * n
         words[head : head + 3] = [compile_kernel(stage.kernel, target), stage.tasks, len(words)]
         for name in stage.kernel.fields:

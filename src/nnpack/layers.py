@@ -7,7 +7,6 @@ program takes no lock.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 
-from nnpack.arguments import IntOrPair, PaddingLike, as_integer, as_number
+from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as_number
 from nnpack.arrays import Float32Array, as_float32, as_halves, check_out
+from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import host_target
 from nnpack.errors import ProblemError
 from nnpack.execution import Program, compile_stages
@@ -26,7 +26,7 @@ from nnpack.functional import (
     reported,
     with_unit_column_stride,
 )
-from nnpack.plan import WeightFormat, profiled
+from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem, WeightStorage
 from nnpack.runtime.memory import Block, address, empty_output
@@ -49,16 +49,18 @@ _CallKey = tuple[tuple[int, ...], tuple[int, ...], int]
 class _Prepared:
     """A program with everything it reads but x, and the shape of what it writes."""
 
-    __slots__ = ("addresses", "keep", "program", "y_shape")
+    __slots__ = ("addresses", "keep", "plan", "program", "y_shape")
 
     def __init__(
         self,
         program: Program | None,
+        plan: Plan | None,
         y_shape: tuple[int, ...],
         addresses: Mapping[str, int],
         keep: tuple[object, ...],
     ) -> None:
         self.program = program
+        self.plan = plan
         self.y_shape = y_shape
         self.addresses = addresses
         self.keep = keep
@@ -102,7 +104,7 @@ class _ConvolutionLayer:
         self._tune = tune
         self._algorithm = check_algorithm(algorithm)
         self._threads = None if threads is None else resolve_num_threads(threads)
-        self._lock = threading.RLock()
+        self._lock = llvm_lock
         self._weights = self._copied(weight, bias, scale)
         self._check_weights(self._weights)
 
@@ -183,11 +185,9 @@ class _ConvolutionLayer:
         prepared = self._prepare(weights, x)
         phases = np.zeros(len(PHASES), np.int64)
         seconds = 0.0
-        if prepared.program is not None:
-            threads, target = self._threads or get_num_threads(), host_target()
-            problem = self._problem(weights, x.shape, x)
-            plan = profiled(make_plan(problem, self._algorithm, target, threads))
-            program = Program(plan.stages, target, threads, plan.workspace_bytes)
+        if prepared.program is not None and prepared.plan is not None:
+            plan = profiled(prepared.plan)
+            program = Program(plan.stages, host_target(), plan.threads, plan.workspace_bytes)
             y = empty_output(prepared.y_shape)
             words = {"x": address(x), "y": address(y), "profile": address(phases)}
             program.run({**prepared.addresses, **words})
@@ -213,7 +213,7 @@ class _ConvolutionLayer:
         self._algorithm = state["algorithm"]
         self._threads = state["threads"]
         self._tune = state["tune"]
-        self._lock = threading.RLock()
+        self._lock = llvm_lock
         self._weights = _Weights(state["arrays"])
 
     def _copied(self, weight: object, bias: object, scale: object) -> _Weights:
@@ -257,7 +257,7 @@ class _ConvolutionLayer:
     def _make_prepared(self, weights: _Weights, x: Float32Array, threads: int) -> _Prepared:
         problem = self._problem(weights, x.shape, x)
         if problem.is_empty:
-            return _Prepared(None, problem.y_shape, {}, ())
+            return _Prepared(None, None, problem.y_shape, {}, ())
         target = host_target()
         if self._tune:
             from nnpack.tuning import tune_problem
@@ -271,7 +271,7 @@ class _ConvolutionLayer:
         program = reported(program, problem, plan)
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
-        return _Prepared(program, problem.y_shape, addresses, (packed, weights.arrays))
+        return _Prepared(program, plan, problem.y_shape, addresses, (packed, weights.arrays))
 
     def _pack(self, weights: _Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""
@@ -332,7 +332,7 @@ class Conv2d(_ConvolutionLayer):
 
     def _check_weights(self, weights: _Weights) -> None:
         channels = weights.arrays["weight"].shape[1] * _as_count(self._options["groups"])
-        self._problem(weights, (0, max(1, channels), 2**20, 2**20), None)
+        self._problem(weights, (0, max(1, channels), MAX_INTEGER, MAX_INTEGER), None)
 
     def _problem(
         self, weights: _Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
@@ -375,7 +375,7 @@ class ConvTranspose2d(_ConvolutionLayer):
         super().__init__(weight, bias, scale, options, algorithm, threads, tune)
 
     def _check_weights(self, weights: _Weights) -> None:
-        self._problem(weights, (0, weights.arrays["weight"].shape[0], 2**15, 2**15), None)
+        self._problem(weights, (0, weights.arrays["weight"].shape[0], 2**28, 2**28), None)
 
     def _problem(
         self, weights: _Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None

@@ -15,6 +15,7 @@ from nnpack.algorithms.base import (
     direct_relative_l2,
     list_variants,
 )
+from nnpack.algorithms.fill import fill_stage
 from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
 from nnpack.algorithms.table import ALGORITHMS, algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
@@ -22,8 +23,8 @@ from nnpack.errors import AlgorithmError
 from nnpack.explanation import AnyProblem, Candidate, Explanation
 from nnpack.frozen import dataclass, replace
 from nnpack.plan import Plan, combine_plans
-from nnpack.problem import Problem
-from nnpack.transposed import transposed_phases
+from nnpack.problem import Problem, TransposedProblem
+from nnpack.transposed import has_gaps, transposed_phases
 from nnpack.verbose import is_verbose, report
 
 __all__ = [
@@ -102,7 +103,10 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
     """The plan of ``choice``, one of `list_choices`."""
     parts = zip(_parts(problem), choice.algorithms, strict=True)
     plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
-    return combine_plans(tuple(plans))
+    plan = combine_plans(tuple(plans))
+    if isinstance(problem, TransposedProblem) and has_gaps(problem):
+        return replace(plan, stages=(fill_stage(problem), *plan.stages))
+    return plan
 
 
 def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:

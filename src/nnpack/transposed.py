@@ -13,7 +13,7 @@ import math
 from nnpack.frozen import dataclass
 from nnpack.problem import Problem, TransposedProblem, WeightLayout, dense_strides
 
-__all__ = ["Phase", "transposed_phases"]
+__all__ = ["Phase", "has_gaps", "transposed_phases"]
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,32 @@ class _AxisPhase:
 
 
 def transposed_phases(problem: TransposedProblem) -> tuple[Phase, ...]:
-    """The forward problems that together compute ``problem``, none of them empty."""
+    """The forward problems that together compute ``problem``, as far as taps reach its outputs."""
     rows = _axis_phases(problem, 0)
     columns = _axis_phases(problem, 1)
     return tuple(_phase(problem, row, column) for row in rows for column in columns)
 
 
+def has_gaps(problem: TransposedProblem) -> bool:
+    """Whether there are outputs that no tap reaches: sums of nothing."""
+    return any(len(_axis_phases(problem, axis)) < _phase_count(problem, axis) for axis in range(2))
+
+
+def _phase_count(problem: TransposedProblem, axis: int) -> int:
+    return min(problem.stride[axis], problem.y_shape[2 + axis])
+
+
 def _axis_phases(problem: TransposedProblem, axis: int) -> list[_AxisPhase]:
-    outputs = problem.y_shape[2 + axis]
-    return [_axis_phase(problem, axis, n) for n in range(min(problem.stride[axis], outputs))]
+    """The phases that taps reach, by the first output of each."""
+    stride, dilation = problem.stride[axis], problem.dilation[axis]
+    taps = range(problem.kernel[axis])
+    reached = {(p * dilation - problem.padding[2 * axis]) % stride for p in taps}
+    starts = sorted(start for start in reached if start < _phase_count(problem, axis))
+    if not starts:
+        # Nothing reaches y, which has fewer outputs than phases: one tap sees nothing but padding.
+        size = problem.x_shape[2 + axis]
+        return [_AxisPhase(0, 1, 1, 0, 1, 1, (1, -size))]
+    return [_axis_phase(problem, axis, start) for start in starts]
 
 
 def _axis_phase(problem: TransposedProblem, axis: int, start: int) -> _AxisPhase:
@@ -57,9 +74,6 @@ def _axis_phase(problem: TransposedProblem, axis: int, start: int) -> _AxisPhase
     common = math.gcd(stride, dilation)
     step, spread = stride // common, dilation // common
     taps = [p for p in range(problem.kernel[axis]) if (start + before - p * dilation) % stride == 0]
-    if not taps:
-        # No tap reaches this phase: one tap that sees nothing but padding.
-        return _AxisPhase(start, outputs, 1, 0, 1, 1, (outputs, -size))
     shift = (start + before - taps[0] * dilation) // stride
     reach = (len(taps) - 1) * spread
     padding = reach - shift, outputs - size + shift

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -11,6 +10,7 @@ import numpy as np
 from nnpack import wisdom
 from nnpack.algorithms.base import VARIANT_MARK
 from nnpack.arrays import Float32Array
+from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
 from nnpack.explanation import AnyProblem
@@ -38,9 +38,6 @@ LEAST_ROUNDS, MOST_ROUNDS = 5, 60
 TURN_SECONDS = 2e-3
 MOST_CALLS = 20
 
-# Two tunings at once would measure each other.
-_lock = threading.Lock()
-
 
 def tune_problem(
     problem: AnyProblem,
@@ -59,7 +56,7 @@ def tune_problem(
 
     Raises AlgorithmError when nothing can do the problem.
     """
-    with _lock:
+    with llvm_lock:  # two tunings at once would measure each other
         if problem.is_empty:
             return
         if not again and wisdom.recall(problem, algorithm, target, threads) is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import errno
 import gc
 import mmap
 import pickle
@@ -148,7 +147,7 @@ def test_idle_blocks_make_room_and_what_is_too_much_is_a_memory_error(
 ) -> None:
     def map_pages(nbytes: int) -> mmap.mmap:
         if nbytes > MIB or recycler.idle_bytes():
-            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+            raise MemoryError(f"no memory for {nbytes} bytes")
         return mmap.mmap(-1, nbytes)
 
     recycler = Recycler(4 * MIB)

@@ -9,7 +9,7 @@ from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.plan import Argument, Plan, Slot
-from nnpack.problem import Problem
+from nnpack.problem import Epilogue, Problem
 
 FLOAT_BYTES = 4
 CACHE_LINE = 64
@@ -113,15 +113,19 @@ def weight_arguments(problem: Problem) -> dict[str, Argument]:
 
 def store_arguments(problem: Problem) -> dict[str, Argument]:
     """The words of the output and of the epilogue."""
-    from nnpack.kernels.epilogue import epilogue_arguments
-
     n, c, h, w = problem.y_strides
     words: dict[str, Argument] = {"y": Slot("y"), "y_n": n, "y_c": c, "y_h": h, "y_w": w}
-    kind = problem.epilogue.kind
-    words |= epilogue_arguments(kind, problem.epilogue.parameters)
-    if kind.scale:
+    return words | epilogue_words(problem.epilogue)
+
+
+def epilogue_words(epilogue: Epilogue) -> dict[str, Argument]:
+    """The words of ``kernels.epilogue.epilogue_fields``."""
+    from nnpack.kernels.epilogue import epilogue_arguments
+
+    words: dict[str, Argument] = {**epilogue_arguments(epilogue.kind, epilogue.parameters)}
+    if epilogue.kind.scale:
         words["scale"] = Slot("scale")
-    if kind.bias:
+    if epilogue.kind.bias:
         words["bias"] = Slot("bias")
     return words
 

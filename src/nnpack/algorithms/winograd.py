@@ -92,6 +92,8 @@ class WinogradAlgorithm:
             return f"needs stride 1 or dilation 1, got {stride} and {problem.dilation}"
         if kh < stride[0] or kw < stride[1]:
             return f"needs a kernel no smaller than the stride, got {kh}x{kw} and {stride}"
+        if problem.dilation[0] > problem.out_height or problem.dilation[1] > problem.out_width:
+            return f"needs a dilation no larger than the output, got {problem.dilation}"
         taps = max(self.shape(problem, target.lanes).r)
         if not 2 <= taps <= MAX_TAPS:
             return f"needs 2 to {MAX_TAPS} taps a phase of the stride, got {taps}"

@@ -1,6 +1,7 @@
 """One lock round LLVM, its import included: two threads compiling at once are slower than one.
 
-It is held across a fork, so that no child inherits LLVM in the middle of something, or the lock of
+What is made with LLVM and kept (packed weights, programs, measurements) is made under it too. It
+is held across a fork, so that no child inherits LLVM in the middle of something, or the lock of
 a module that a thread it does not have was importing.
 """
 
