@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -143,8 +144,7 @@ def choose_blocking(
     lanes, fold, tiles = target.lanes, grid.fold, grid.tiles
     v_bytes = FLOAT_BYTES * grid.planes * fold * fold * grid.input_blocks * lanes
     most = _most_tiles(v_bytes, target)
-    menu = [tile for tile in tile_menu(target) if _whole_tiles(tile, fold) <= most]
-    tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target, tuple(menu))
+    tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target, fold, most)
     panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
     weight_bytes = v_bytes // fold * panels * tile.nv * lanes * problem.groups
     weight_bytes = weight_bytes * STORAGE_BYTES[grid.storage] // FLOAT_BYTES
@@ -189,22 +189,39 @@ def _whole_tiles(tile: GemmTile, fold: int) -> int:
 
 
 def choose_multiply_tile(
-    rows: int, channels: int, target: Target, menu: tuple[GemmTile, ...] = ()
+    rows: int, channels: int, target: Target, fold: int, most: int
 ) -> GemmTile:
     """The register tile of the products: ``rows`` by ``channels`` in the lanes.
 
-    One of ``menu`` or, when that is empty, of all tiles.
+    Of those that a block of ``most`` tiles, ``fold`` rows each, fills, if there are any.
     """
-    vectors = ceil_div(channels, target.lanes)
-
-    def cost(tile: GemmTile) -> tuple[float, int, int]:
+    options = _multiply_tiles(ceil_div(channels, target.lanes), fold, target)
+    fitting = [option for option in options if option[1] <= most] or options
+    costs = []
+    for n, (tile, _, area, rate) in enumerate(fitting):
         passes = -(-rows // tile.mr)
-        columns = -(-vectors // tile.nv) * tile.nv
-        steps = passes * tile.mr * columns / relative_rate(tile, target)
         # Among equals few passes, for only the first of them streams the weights.
-        return round(steps, 3), passes, -tile.mr * tile.nv
+        costs.append((round(passes * area / rate, 3), passes, -tile.mr * tile.nv, n))
+    return fitting[min(costs)[-1]][0]
 
-    return min(menu or tile_menu(target), key=cost)
+
+@functools.lru_cache(maxsize=1024)
+def _multiply_tiles(
+    vectors: int, fold: int, target: Target
+) -> list[tuple[GemmTile, int, int, float]]:
+    """All tiles: the least number of whole ones, what a pass multiplies, and its relative rate.
+
+    Kept, for a plan asks for it a dozen times, and the next image size for the same again.
+    """
+    return [
+        (
+            tile,
+            _whole_tiles(tile, fold),
+            tile.mr * round_up(vectors, tile.nv),
+            relative_rate(tile, target),
+        )
+        for tile in tile_menu(target)
+    ]
 
 
 def choose_block_tiles(

@@ -94,10 +94,10 @@ class WinogradAlgorithm:
             return f"needs a kernel no smaller than the stride, got {kh}x{kw} and {stride}"
         if problem.dilation[0] > problem.out_height or problem.dilation[1] > problem.out_width:
             return f"needs a dilation no larger than the output, got {problem.dilation}"
-        taps = max(self.shape(problem, target.lanes).r)
+        taps = max(ceil_div(kh, stride[0]), ceil_div(kw, stride[1]))
         if not 2 <= taps <= MAX_TAPS:
             return f"needs 2 to {MAX_TAPS} taps a phase of the stride, got {taps}"
-        if max(self.shape(problem, target.lanes).t) > MAX_TILE:
+        if self.m + taps - 1 > MAX_TILE:
             return f"has no tiles of {self.m} outputs for {taps} taps"
         return None
 
