@@ -68,10 +68,15 @@ def compute(
     return result
 
 
-_C_TYPES = {"pointer": ctypes.c_void_p, "index": ctypes.c_int64, "float": ctypes.c_float}
+_C_TYPES = {
+    "pointer": ctypes.c_void_p,
+    "halves": ctypes.c_void_p,
+    "index": ctypes.c_int64,
+    "float": ctypes.c_float,
+}
 
 
 def _kind(argument: Argument) -> str:
     if isinstance(argument, np.ndarray):
-        return "pointer"
+        return "halves" if argument.dtype == np.float16 else "pointer"
     return "float" if isinstance(argument, float) else "index"

@@ -57,10 +57,11 @@ def runner(
     main = Program(plan.stages, target, plan.threads, 0)
 
     def run(operands: Operands, side: Side) -> Float32Array:
-        packed = guarded_array(plan.weight_format.nbytes // 4, side)
+        packed = guarded_array(plan.weight_format.nbytes, side, np.uint8)
         workspace = guarded_array(plan.workspace_bytes // 4, side)
         y = guarded_array(problem.y_shape, side)
-        packed[...], workspace[...], y[...] = np.nan, np.nan, UNTOUCHED
+        # All bits set: not a number as a float nor as a half.
+        packed[...], workspace[...], y[...] = 0xFF, np.nan, UNTOUCHED
         pack.run({"weight": address(operands.weight), "packed": address(packed)})
         places = {"packed": packed, "workspace": workspace, "y": y}
         main.run(operands.addresses | {name: address(a) for name, a in places.items()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nnpack.algorithms.base import Algorithm, direct_error
 from nnpack.algorithms.winograd import WinogradAlgorithm
 from nnpack.codegen.target import Target
-from nnpack.maths.accuracy import error_limit
+from nnpack.maths.accuracy import error_limit, worst_amplification
 from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.problem import Clip, Elu, Problem, Relu
 from tests import oracle
@@ -34,11 +34,24 @@ def _relative_limit(algorithm: Algorithm, problem: Problem, target: Target) -> f
     if isinstance(algorithm, WinogradAlgorithm):
         shape = algorithm.shape(problem, target.lanes)
         phases = problem.stride[0] * problem.stride[1]
-        return error_limit(shape.rows, shape.columns, problem.group_in_channels * phases)
+        limit = error_limit(shape.rows, shape.columns, problem.group_in_channels * phases)
+        return limit + _rounding_limit(algorithm, problem, target)
     expected = algorithm.estimate(problem, target).error
     if expected <= 1.001 * direct_error(depth):
         return (depth + 1) * 2 * UNIT_ROUNDOFF
     return 50 * expected
+
+
+def _rounding_limit(algorithm: WinogradAlgorithm, problem: Problem, target: Target) -> float:
+    """What rounding each transformed weight by 2^-11 of it can do, by the proof of `error_limit`.
+
+    A hundredth more for what is subnormal, and for the roundings of what has been rounded.
+    """
+    if not algorithm.estimate(problem, target).rounding:
+        return 0.0
+    shape = algorithm.shape(problem, target.lanes)
+    worst = worst_amplification(shape.rows) * worst_amplification(shape.columns)
+    return 1.01 * 2.0**-11 * worst
 
 
 def _full_magnitude(problem: Problem, operands: Operands) -> float:

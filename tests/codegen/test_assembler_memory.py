@@ -170,3 +170,41 @@ def test_prefetch_never_faults(target: Target) -> None:
         asm.prefetch(p, 1 << 40)
 
     assert _survives(target, body, x)
+
+
+HALVES = [0.0, -0.0, 1.0, 65504.0, -(2.0**-14), 2.0**-24, np.inf, -np.inf, 3 * 2.0**-24, 0.1]
+
+
+def _skip_without_halves(target: Target) -> None:
+    if not target.half_conversions:
+        pytest.skip("has no instructions for half precision")
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_halves_are_loaded_as_floats_and_count_as_halves(target: Target, side: Side) -> None:
+    _skip_without_halves(target)
+    lanes = target.lanes
+    halves = guarded_copy(np.resize(np.array(HALVES, np.float16), lanes + 3), side)
+    out = np.zeros((3, lanes), np.float32)
+
+    def body(asm: Assembler, p: Value, q: Value) -> None:
+        asm.store(asm.load(p, 3), q)
+        asm.store(asm.load(p + 1, lanes=4), q, lanes)
+        asm.store(asm.broadcast(p, 4), q, 2 * lanes)
+
+    run(target, body, halves, out)
+    np.testing.assert_array_equal(out[0], halves[3:].astype(np.float32))
+    np.testing.assert_array_equal(out[1, :4], halves[1:5].astype(np.float32))
+    np.testing.assert_array_equal(out[2], np.float32(halves[4]))
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_floats_are_stored_as_the_nearest_halves(target: Target, side: Side) -> None:
+    """Ties go to the even one, what is too large to infinity, what is too small to zero."""
+    _skip_without_halves(target)
+    x = [1 + 2**-11, 1 + 3 * 2**-11, 65519, 65520, -(2.0**-25), 3 * 2.0**-25, 1e-9, np.nan]
+    values = np.resize(np.array(x, np.float32), target.lanes)
+    out = guarded_array(target.lanes, side, np.float16)
+    run(target, lambda asm, p, q: asm.store(asm.load(p), q), values, out)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(out, values.astype(np.float16))

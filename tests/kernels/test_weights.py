@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from nnpack.codegen.target import Target
 from nnpack.execution import Program
 from nnpack.kernels.weights import PackWeights
 from nnpack.plan import Slot, Stage
-from nnpack.problem import Problem, WeightLayout
+from nnpack.problem import Problem, WeightLayout, WeightStorage
 from nnpack.runtime.memory import address
 from tests.guard import Side, guarded_array, guarded_copy
 from tests.native import TARGETS, name_of
@@ -37,13 +38,18 @@ def _expected(weight: Float32Array, groups: int, width: int) -> Float32Array:
 
 
 def _packed(
-    target: Target, problem: Problem, width: int, raw: Float32Array, side: Side
-) -> Float32Array:
+    target: Target,
+    problem: Problem,
+    width: int,
+    raw: Float32Array,
+    side: Side,
+    storage: WeightStorage = "float32",
+) -> npt.NDArray[Any]:
     panels = -(-problem.group_out_channels // width)
     words = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
-    stage = Stage(PackWeights(width), problem.groups * panels, words)
+    stage = Stage(PackWeights(width, storage), problem.groups * panels, words)
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    packed = guarded_array(problem.groups * panels * depth * width, side)
+    packed = guarded_array(problem.groups * panels * depth * width, side, np.dtype(storage))
     packed[...] = np.nan
     Program((stage,), target, 1, 0).run({"weight": address(raw), "packed": address(packed)})
     return packed
@@ -76,3 +82,18 @@ def test_a_layout_turns_and_picks_taps(target: Target) -> None:
     problem = replace(dense, weight_layout=layout)
     packed = _packed(target, problem, 4, weight, "after")
     np.testing.assert_array_equal(packed, _expected(np.ascontiguousarray(view), 1, 4))
+
+
+def _check_halves(target: Target, width: int) -> None:
+    problem = Problem.conv2d((1, 6, 9, 9), (2 * (width + 1), 3, 2, 1), groups=2)
+    weight = np.arange(np.prod(problem.weight_shape), dtype=np.float32)
+    weight = weight.reshape(problem.weight_shape)
+    for side in ("before", "after"):
+        packed = _packed(target, problem, width, guarded_copy(weight, side), side, "float16")
+        np.testing.assert_array_equal(packed, _expected(weight, 2, width))
+
+
+@pytest.mark.parametrize("width", [1, 5, 14, 16, 48])
+def test_panels_of_halves_hold_the_same_numbers(target: Target, width: int) -> None:
+    if target.half_conversions:
+        assert all_survive([partial(_check_halves, target, width)])
