@@ -75,9 +75,10 @@ def test_measurements_have_lines_and_plans_say_that_they_follow_them(
     layer.tune(x.shape, seconds=1e-9)
     layer(x)
     lines = _lines(capsys)
-    measured = {line[3]: line[7] for line in lines if line[1] == "tune"}
+    # What is measured twice, beside its variants too, keeps the lesser time.
+    measured = {(line[3], line[7]) for line in lines if line[1] == "tune"}
     (followed,) = (line for line in lines if line[1] == "wisdom")
-    assert measured[followed[3]] == followed[7]
+    assert (followed[3], followed[7]) in measured
 
 
 def test_nothing_is_said_and_no_call_is_timed_otherwise(
