@@ -125,7 +125,7 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float
     """One run on one thread."""
     blocking = _blocking(shape, problem, target, 1, scale)
     lanes, groups = target.lanes, problem.groups
-    per_row = blocking.weight_floats // lanes
+    per_row = blocking.slowdown * (blocking.weight_floats // lanes)
     product = groups * blocking.rows * per_row / (PRODUCT_EFFICIENCY * target.multiply_adds)
     nbytes = groups * blocking.weight_bytes
     stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)

@@ -131,6 +131,11 @@ class Blocking:
         return self.grid.storage
 
     @property
+    def slowdown(self) -> float:
+        """What products take because of the storage of the weights, to what they would take."""
+        return _conversion(self.tile) if self.storage == "float16" else 1.0
+
+    @property
     def rows(self) -> int:
         """Rows that are multiplied: those of every block up to a multiple of mr."""
         last = self.grid.tiles - (self.blocks - 1) * self.block_tiles
@@ -144,7 +149,7 @@ def choose_blocking(
     lanes, fold, tiles = target.lanes, grid.fold, grid.tiles
     v_bytes = FLOAT_BYTES * grid.planes * fold * fold * grid.input_blocks * lanes
     most = _most_tiles(v_bytes, target)
-    tile = choose_multiply_tile(fold * tiles, problem.group_out_channels, target, fold, most)
+    tile = choose_multiply_tile(grid, problem.group_out_channels, target, most)
     panels = ceil_div(problem.group_out_channels, tile.nv * lanes)
     weight_bytes = v_bytes // fold * panels * tile.nv * lanes * problem.groups
     weight_bytes = weight_bytes * STORAGE_BYTES[grid.storage] // FLOAT_BYTES
@@ -188,14 +193,13 @@ def _whole_tiles(tile: GemmTile, fold: int) -> int:
     return tile.mr // math.gcd(tile.mr, fold)
 
 
-def choose_multiply_tile(
-    rows: int, channels: int, target: Target, fold: int, most: int
-) -> GemmTile:
-    """The register tile of the products: ``rows`` by ``channels`` in the lanes.
+def choose_multiply_tile(grid: Grid, channels: int, target: Target, most: int) -> GemmTile:
+    """The register tile of the products: all rows by ``channels`` in the lanes.
 
-    Of those that a block of ``most`` tiles, ``fold`` rows each, fills, if there are any.
+    Of those that a block of ``most`` tiles fills, if there are any.
     """
-    options = _multiply_tiles(ceil_div(channels, target.lanes), fold, target)
+    rows, halves = grid.fold * grid.tiles, grid.storage == "float16"
+    options = _multiply_tiles(ceil_div(channels, target.lanes), grid.fold, target, halves)
     fitting = [option for option in options if option[1] <= most] or options
     costs = []
     for n, (tile, _, area, rate) in enumerate(fitting):
@@ -207,7 +211,7 @@ def choose_multiply_tile(
 
 @functools.lru_cache(maxsize=1024)
 def _multiply_tiles(
-    vectors: int, fold: int, target: Target
+    vectors: int, fold: int, target: Target, halves: bool
 ) -> list[tuple[GemmTile, int, int, float]]:
     """All tiles: the least number of whole ones, what a pass multiplies, and its relative rate.
 
@@ -218,10 +222,18 @@ def _multiply_tiles(
             tile,
             _whole_tiles(tile, fold),
             tile.mr * round_up(vectors, tile.nv),
-            relative_rate(tile, target),
+            relative_rate(tile, target) / (_conversion(tile) if halves else 1.0),
         )
         for tile in tile_menu(target)
     ]
+
+
+def _conversion(tile: GemmTile) -> float:
+    """The time of a product of halves to that of floats (Zen 4, AVX-512: 1.14 for 7x32).
+
+    A vector takes as long to convert as to multiply, which it is by all rows.
+    """
+    return (tile.mr + 1) / tile.mr
 
 
 def choose_block_tiles(

@@ -106,7 +106,7 @@ class WinogradAlgorithm:
         shape, blocking = self.shape(problem, target.lanes), self._blocking(problem, target, 1)
         lanes, groups = target.lanes, problem.groups
         share = _depth_share(problem, shape, blocking, lanes)
-        steps = blocking.rows * share * (blocking.weight_floats // lanes)
+        steps = blocking.slowdown * blocking.rows * share * (blocking.weight_floats // lanes)
         product = groups * steps / (PRODUCT_EFFICIENCY * target.multiply_adds)
         nbytes = groups * share * blocking.weight_bytes
         stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
