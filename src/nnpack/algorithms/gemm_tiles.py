@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from nnpack.algorithms.base import ceil_div
 from nnpack.codegen.target import Target
-from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
 
 if TYPE_CHECKING:
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 ALTERNATIVES = 2
 
 
-@dataclass(frozen=True)
-class TileChoice:
+class TileChoice(NamedTuple):
     """A tile, what stands in its lanes, and the vector multiply-adds it takes per step of depth."""
 
     tile: GemmTile
