@@ -34,9 +34,9 @@ BLOCK_SCALES: Mapping[str, float] = {"half": 0.5, "double": 2.0}
 # Tiles a block for which T / 2 flops a byte of weights outrun the last-level cache, and memory.
 LEAST_BLOCK_CACHED = 12
 LEAST_BLOCK_STREAMED = 32
-# What of the last-level cache one's own weights can count on, and the rate of others against that of
-# a copy in memory, which writes as well: 51 MiB of weights, asked for ahead, came at 18 GB/s where
-# copies run at 14 (Zen 4).
+# What of the last-level cache one's own weights can count on, and the rate of others against that
+# of a copy in memory, which writes as well: 51 MiB of weights, asked for ahead, came at 18 GB/s
+# where copies run at 14 (Zen 4).
 LAST_LEVEL_SHARE = 1 / 2
 STREAM_SHARE = 1.3
 
