@@ -1,4 +1,4 @@
-"""A first cost model: multiply-adds at the rate of the target, bytes at the rate of memory."""
+"""The cost model: multiply-adds at the rate of the target, bytes at the rate of memory."""
 
 from __future__ import annotations
 

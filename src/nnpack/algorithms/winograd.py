@@ -1,4 +1,4 @@
-"""Winograd convolution: stride 1, dilation 1, kernels of two and more taps a side."""
+"""Winograd convolution: kernels of two and more taps a phase of the stride, or dilated."""
 
 from __future__ import annotations
 

