@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nnpack.codegen import cache
@@ -61,7 +61,8 @@ def compile_kernels(specifications: Iterable[Specification], target: Target) -> 
         stored = {specification: _load(specification, target) for specification in wanted}
         absent = [specification for specification in wanted if stored[specification] is None]
         _addresses.update({(s, target): a for s, a in stored.items() if a is not None})
-        for specification, code in zip(absent, _emit_objects(absent, target), strict=True):
+        for specification in absent:
+            code = emit_object(specification, target)
             cache.write(cache.object_key(repr(specification), target), code)
             _addresses[specification, target] = _link_new(specification, code)
 
@@ -82,25 +83,6 @@ def _link_new(specification: Specification, code: bytes) -> int:
         return _link(code)
     except RuntimeError as error:
         raise CompilationError(f"cannot link {specification!r}: {error}") from error
-
-
-def _emit_objects(specifications: Sequence[Specification], target: Target) -> Iterator[bytes]:
-    """The objects of all ``specifications``; the caller holds the lock.
-
-    Each is emitted by Python while LLVM translates the one before on a thread of its own, without
-    the interpreter's lock: emission is a quarter of the whole.
-    """
-    if len(specifications) < 2:
-        yield from (emit_object(specification, target) for specification in specifications)
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(1) as thread:
-        objects = [
-            thread.submit(_translate, specification, emit_module(specification, target), target)
-            for specification in specifications
-        ]
-        yield from (bytes(translated.result()) for translated in objects)
 
 
 def emit_module(specification: Specification, target: Target) -> str:
