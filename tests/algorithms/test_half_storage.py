@@ -267,7 +267,7 @@ def test_explain_says_what_is_kept_and_its_error() -> None:
 
 def test_halves_of_weights_that_outgrow_the_cache_are_predicted_to_take_less_time() -> None:
     """Half of the traffic: where weights are streamed from memory, that decides."""
-    problem = Problem.conv2d((1, 1024, 7, 7), (1024, 1024, 3, 3), padding=1)
+    problem = Problem.conv2d((1, 1024, 4, 4), (1024, 1024, 3, 3), padding=1)
     asked = explain(_stored(problem), "auto", AVX512, 1)
     by_name = {c.algorithm: c for c in asked.candidates}
     assert by_name["winograd_2"].packed_storage == "float16"
