@@ -142,7 +142,9 @@ def _jit() -> Any:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    jit = llvm.create_lljit_compiler()
+    # JITLink lays the sections of an object out side by side. The older linker may put constants
+    # out of reach of their code, once gigabytes were mapped in between, and then aborts.
+    jit = llvm.create_lljit_compiler(use_jit_link=True)
     # Never disposed: a thread may still run compiled code while the interpreter exits.
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(jit))
     return jit
