@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnpack
-from nnpack import layers
 from nnpack.codegen import compiler
 from nnpack.execution import Program
+from nnpack.layers import convolution as layers
 from tests import oracle
 from tests.plans import integers
 from tests.problems import (

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from nnpack.explanation import Explanation
-    from nnpack.functional import conv2d, conv_transpose2d
-    from nnpack.layers import Conv2d, ConvTranspose2d
+    from nnpack.functional.convolution import conv2d, conv_transpose2d
+    from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
     from nnpack.settings import get_num_threads, set_num_threads
@@ -65,8 +65,8 @@ _NAMES_BY_MODULE = {
         "SettingsError",
     ],
     "nnpack.explanation": ["Explanation"],
-    "nnpack.functional": ["conv2d", "conv_transpose2d"],
-    "nnpack.layers": ["Conv2d", "ConvTranspose2d"],
+    "nnpack.functional.convolution": ["conv2d", "conv_transpose2d"],
+    "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],
     "nnpack.runtime.memory": ["trim"],
     "nnpack.settings": ["get_num_threads", "set_num_threads"],

@@ -12,7 +12,15 @@ from nnpack.errors import DtypeError, ProblemError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Float32Array", "as_float32", "as_halves", "check_out"]
+__all__ = [
+    "Float32Array",
+    "as_float32",
+    "as_halves",
+    "check_out",
+    "element_strides",
+    "optional_vector",
+    "with_unit_column_stride",
+]
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -84,6 +92,22 @@ def check_out(
         if np.may_share_memory(out, array):
             raise ProblemError(f"out overlaps {name}; pass memory of its own")
     return out
+
+
+def optional_vector(name: str, value: object) -> Float32Array | None:
+    """``value`` as a dense float32 vector, or None."""
+    return None if value is None else np.ascontiguousarray(as_float32(name, value, 1))
+
+
+def with_unit_column_stride(x: Float32Array) -> Float32Array:
+    """``x``, copied if its columns are not consecutive."""
+    return x if x.strides[3] == x.itemsize or x.shape[3] <= 1 else np.ascontiguousarray(x)
+
+
+def element_strides(x: Float32Array) -> tuple[int, int, int]:
+    """Strides of (n, c, h) in elements."""
+    n, c, h, _ = x.strides
+    return n // x.itemsize, c // x.itemsize, h // x.itemsize
 
 
 def _wrap(name: str, value: object) -> npt.NDArray[Any]:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import nnpack
 from nnpack.algorithms.base import Algorithm, direct_error, direct_relative_l2
 from nnpack.algorithms.table import ALGORITHMS
+from nnpack.arrays import element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
-from nnpack.functional import element_strides, with_unit_column_stride
 from nnpack.planner import make_plan
 from nnpack.problem import Accuracy, Activation, Problem
 from tests import oracle

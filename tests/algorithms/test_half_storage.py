@@ -15,9 +15,9 @@ from nnpack.algorithms.base import Algorithm
 from nnpack.algorithms.storage import MAX_ROUNDING
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.algorithms.winograd import WinogradAlgorithm
+from nnpack.arrays import element_strides
 from nnpack.codegen.compiler import emit_object
 from nnpack.codegen.target import AVX2, AVX512, NEON, X86_64, Target, host_target
-from nnpack.functional import element_strides
 from nnpack.kernels.storage import SCALE_BYTES
 from nnpack.planner import explain, make_plan
 from nnpack.problem import Accuracy, Problem

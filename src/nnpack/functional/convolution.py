@@ -9,17 +9,24 @@ import numpy as np
 
 from nnpack import wisdom
 from nnpack.arguments import IntOrPair, PaddingLike
-from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.arrays import (
+    Float32Array,
+    as_float32,
+    check_out,
+    element_strides,
+    optional_vector,
+    with_unit_column_stride,
+)
 from nnpack.codegen.target import Target, host_target
-from nnpack.execution import Program, ReportedProgram
-from nnpack.plan import Plan, packed_in_workspace
+from nnpack.execution import Program
+from nnpack.functional.running import reported
+from nnpack.plan import packed_in_workspace
 from nnpack.planner import AnyProblem, check_algorithm, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
 from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
-from nnpack.verbose import is_verbose, report
 
-__all__ = ["conv2d", "conv_transpose2d", "element_strides", "optional_vector", "reported"]
+__all__ = ["conv2d", "conv_transpose2d"]
 
 
 def conv2d(
@@ -112,22 +119,6 @@ def conv_transpose2d(
     return _run_cold(problem, x, weight, bias, scale, algorithm, threads, out)
 
 
-def optional_vector(name: str, value: object) -> Float32Array | None:
-    """``value`` as a dense float32 vector, or None."""
-    return None if value is None else np.ascontiguousarray(as_float32(name, value, 1))
-
-
-def with_unit_column_stride(x: Float32Array) -> Float32Array:
-    """``x``, copied if its columns are not consecutive."""
-    return x if x.strides[3] == x.itemsize or x.shape[3] <= 1 else np.ascontiguousarray(x)
-
-
-def element_strides(x: Float32Array) -> tuple[int, int, int]:
-    """Strides of (n, c, h) in elements."""
-    n, c, h, _ = x.strides
-    return n // x.itemsize, c // x.itemsize, h // x.itemsize
-
-
 def _run_cold(
     problem: AnyProblem,
     x: Float32Array,
@@ -160,11 +151,3 @@ def _cold_program(
     plan = make_plan(problem, algorithm, target, threads)
     stages, workspace_bytes = packed_in_workspace(plan)
     return reported(Program(stages, target, threads, workspace_bytes), problem, plan)
-
-
-def reported(program: Program, problem: AnyProblem, plan: Plan) -> Program:
-    """``program``, which reports its runs where the environment asks for that."""
-    if not is_verbose():
-        return program
-    words = problem, plan.algorithm, plan.detail, plan.threads
-    return ReportedProgram(program, functools.partial(report, "call", *words))

@@ -1,4 +1,4 @@
-"""Layers: weights packed ahead and plans kept, for any batch and image size.
+"""Convolutional layers: weights packed ahead and plans kept, for any batch and image size.
 
 A layer keeps one packed copy of its weights for every format its plans ask for, and one program for
 every shape it was called with; both in bounded caches under one lock. A call that finds its
@@ -15,17 +15,20 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 
 from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as_number
-from nnpack.arrays import Float32Array, as_float32, as_halves, check_out
+from nnpack.arrays import (
+    Float32Array,
+    as_float32,
+    as_halves,
+    check_out,
+    element_strides,
+    optional_vector,
+    with_unit_column_stride,
+)
 from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import host_target
 from nnpack.errors import ProblemError
 from nnpack.execution import Program, compile_stages
-from nnpack.functional import (
-    element_strides,
-    optional_vector,
-    reported,
-    with_unit_column_stride,
-)
+from nnpack.functional.running import reported
 from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
 from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem, WeightStorage

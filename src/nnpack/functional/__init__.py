@@ -1,0 +1,1 @@
+"""The layers of a network as functions: arguments -> problem -> plan -> one native call."""

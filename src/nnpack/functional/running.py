@@ -1,0 +1,50 @@
+"""Plans kept as programs, and run: what every function does last."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, SupportsIndex
+
+import numpy as np
+
+from nnpack.codegen.target import Target, host_target
+from nnpack.execution import Program, ReportedProgram
+from nnpack.plan import Plan
+from nnpack.planner import AnyProblem
+from nnpack.runtime.memory import address
+from nnpack.settings import resolve_num_threads
+from nnpack.verbose import is_verbose, report
+
+__all__ = ["Planner", "reported", "run_planned"]
+
+Planner = Callable[[Any, Target, int], Plan]
+"""What turns a problem into a plan for a target and at most so many threads."""
+
+
+def run_planned(
+    planner: Planner,
+    problem: object,
+    arrays: Mapping[str, np.ndarray[Any, Any]],
+    threads: SupportsIndex | None,
+) -> None:
+    """Run the plan of ``problem`` (frozen, hashable) on ``arrays``, given by slot name.
+
+    Programs are kept by problem. Everything has been validated before.
+    """
+    program = _planned_program(planner, problem, host_target(), resolve_num_threads(threads))
+    program.run({name: address(array) for name, array in arrays.items()})
+
+
+@functools.lru_cache(maxsize=256)
+def _planned_program(planner: Planner, problem: object, target: Target, threads: int) -> Program:
+    plan = planner(problem, target, threads)
+    return Program(plan.stages, target, threads, plan.workspace_bytes)
+
+
+def reported(program: Program, problem: AnyProblem, plan: Plan) -> Program:
+    """``program``, which reports its runs where the environment asks for that."""
+    if not is_verbose():
+        return program
+    words = problem, plan.algorithm, plan.detail, plan.threads
+    return ReportedProgram(program, functools.partial(report, "call", *words))

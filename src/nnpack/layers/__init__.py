@@ -1,0 +1,1 @@
+"""Layers: weights packed ahead and plans kept, for any batch and image size."""
