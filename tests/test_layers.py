@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import nnpack
 from nnpack.codegen import compiler
 from nnpack.execution import Program
-from nnpack.layers import convolution as layers
+from nnpack.layers import base as layers
 from tests import oracle
 from tests.plans import integers
 from tests.problems import (
@@ -220,7 +220,7 @@ def test_layers_survive_pickling(copied: Callable[[Any], Any]) -> None:
 def work_done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Counts kernels that are loaded, emitted or not, and packings of weights."""
     counts = {"loaded": 0, "packed": 0}
-    load, pack = compiler._load, layers._ConvolutionLayer._pack
+    load, pack = compiler._load, layers.Layer._pack
 
     def counted_load(*arguments: Any) -> int | None:
         counts["loaded"] += 1
@@ -231,7 +231,7 @@ def work_done(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return pack(self, weights, form, threads)
 
     monkeypatch.setattr(compiler, "_load", counted_load)
-    monkeypatch.setattr(layers._ConvolutionLayer, "_pack", counted_pack)
+    monkeypatch.setattr(layers.Layer, "_pack", counted_pack)
     return counts
 
 

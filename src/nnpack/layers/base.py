@@ -1,0 +1,276 @@
+"""Layers: weights packed ahead and plans kept; what all of them share.
+
+A layer keeps one packed copy of its weights for every format its plans ask for, and one program for
+every shape it was called with; both in bounded caches under one lock. A call that finds its
+program takes no lock.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
+
+import numpy as np
+
+from nnpack.arrays import Float32Array, as_float32, as_halves, check_out, optional_vector
+from nnpack.codegen.lock import llvm_lock
+from nnpack.codegen.target import Target, host_target
+from nnpack.errors import ProblemError
+from nnpack.execution import Program, compile_stages
+from nnpack.plan import Plan, WeightFormat, profiled
+from nnpack.runtime.memory import Block, address, empty_output
+from nnpack.settings import get_num_threads, resolve_num_threads
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from nnpack.runtime.profile import Profile
+
+__all__ = ["Layer", "Weights", "as_shape_argument"]
+
+_MAX_PROGRAMS = 64
+_MAX_FORMATS = 8
+_FLOAT32 = np.dtype(np.float32)
+
+_CallKey = tuple[tuple[int, ...], tuple[int, ...], int]
+
+
+class LayerProblem(Protocol):
+    """What a layer asks of the problem that one input states."""
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to compute."""
+
+
+class Prepared:
+    """A program with everything it reads but x, and the shape of what it writes."""
+
+    __slots__ = ("addresses", "keep", "plan", "program", "y_shape")
+
+    def __init__(
+        self,
+        program: Program | None,
+        plan: Plan | None,
+        y_shape: tuple[int, ...],
+        addresses: Mapping[str, int],
+        keep: tuple[object, ...],
+    ) -> None:
+        self.program = program
+        self.plan = plan
+        self.y_shape = y_shape
+        self.addresses = addresses
+        self.keep = keep
+
+    def run(self, x: Float32Array, y: Float32Array) -> None:
+        """Compute y from x."""
+        if self.program is not None:
+            self.program.run({**self.addresses, "x": address(x), "y": address(y)})
+
+
+class Weights:
+    """One version of a layer's weights with what was derived from it; replaced whole on update.
+
+    The weight is an array of float16 where it is stored so.
+    """
+
+    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self.arrays = arrays
+        self.packed: OrderedDict[WeightFormat, Block] = OrderedDict()
+        self.prepared: OrderedDict[_CallKey, Prepared] = OrderedDict()
+
+    def as_float32(self) -> dict[str, Float32Array]:
+        """The arrays as programs read them, for as long as they are kept."""
+        arrays = self.arrays.items()
+        return {name: array.astype(np.float32, copy=False) for name, array in arrays}
+
+
+class Layer:
+    """Caches, and the fast path of a call. A subclass says what is computed, and how.
+
+    ``options`` are keyword arguments of the problem, ``weight_storage`` among them.
+    """
+
+    _weight_ndim: int
+
+    def __init__(
+        self,
+        weight: object,
+        bias: object,
+        scale: object,
+        options: dict[str, Any],
+        threads: SupportsIndex | None,
+    ) -> None:
+        self._options = {name: _frozen(value) for name, value in options.items()}
+        self._threads = None if threads is None else resolve_num_threads(threads)
+        self._lock = llvm_lock
+        self._weights = self._copied(weight, bias, scale)
+        self._check_weights(self._weights)
+
+    # What a subclass says:
+
+    def _as_input(self, x: object) -> Float32Array:
+        """``x`` as the programs read it. Raises DtypeError or ProblemError."""
+        raise NotImplementedError
+
+    def _check_weights(self, weights: Weights) -> None:
+        """Raise now what any input would raise later: state the problem on the least input."""
+        raise NotImplementedError
+
+    def _problem(
+        self, weights: Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
+    ) -> LayerProblem:
+        """The problem of an input of ``shape``, with the strides of ``x`` or dense."""
+        raise NotImplementedError
+
+    def _make_plan(self, weights: Weights, problem: Any, target: Target, threads: int) -> Plan:
+        """The plan of a problem that `_problem` stated."""
+        raise NotImplementedError
+
+    def _reported(self, program: Program, problem: Any, plan: Plan) -> Program:
+        """``program``, which reports its runs where the environment asks for that."""
+        return program
+
+    # What all layers do:
+
+    def __call__(self, x: object, *, out: Float32Array | None = None) -> Float32Array:
+        """The layer applied to ``x``: a new C-contiguous array, or ``out``.
+
+        Raises ProblemError or DtypeError for malformed arguments before anything is written.
+        """
+        weights = self._weights
+        prepared = None
+        if type(x) is np.ndarray and x.dtype == _FLOAT32:
+            key = x.shape, x.strides, self._threads or get_num_threads()
+            prepared = weights.prepared.get(key)
+        if prepared is None or not x.flags.aligned:  # type: ignore[attr-defined]
+            x = self._as_input(x)
+            prepared = self._prepare(weights, x)
+        if out is None:
+            y = empty_output(prepared.y_shape)
+        else:
+            inputs = {"x": x, **weights.arrays}
+            y = check_out(out, prepared.y_shape, inputs.items())  # type: ignore[arg-type]
+        prepared.run(x, y)  # type: ignore[arg-type]
+        return y
+
+    def update(self, weight: object, bias: object = None, *, scale: object = None) -> None:
+        """Replace the weights by others of the same shapes; packed copies are made anew.
+
+        Calls that are under way finish with the former weights.
+        Raises ProblemError when a shape differs, or an array is given or missing unlike before.
+        """
+        new = self._copied(weight, bias, scale)
+        old_shapes = {name: array.shape for name, array in self._weights.arrays.items()}
+        shapes = {name: array.shape for name, array in new.arrays.items()}
+        if shapes != old_shapes:
+            raise ProblemError(f"update got {shapes}; it must be {old_shapes}, as constructed")
+        self._weights = new
+
+    def profile(self, x: object) -> Profile:
+        """Run on ``x`` with kernels that time their phases; the second of two runs counts."""
+        from nnpack.kernels.stage import PHASES
+        from nnpack.runtime.profile import Profile, counter_frequency
+
+        x = self._as_input(x)
+        weights = self._weights
+        prepared = self._prepare(weights, x)
+        phases = np.zeros(len(PHASES), np.int64)
+        seconds = 0.0
+        if prepared.program is not None and prepared.plan is not None:
+            plan = profiled(prepared.plan)
+            program = Program(plan.stages, host_target(), plan.threads, plan.workspace_bytes)
+            y = empty_output(prepared.y_shape)
+            words = {"x": address(x), "y": address(y), "profile": address(phases)}
+            program.run({**prepared.addresses, **words})
+            phases[:] = 0
+            start = time.perf_counter()
+            program.run({**prepared.addresses, **words})
+            seconds = time.perf_counter() - start
+        ticks = counter_frequency(host_target())
+        found = {name: int(n) / ticks for name, n in zip(PHASES, phases, strict=True) if n}
+        return Profile(seconds, found)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "options": self._options,
+            "threads": self._threads,
+            "arrays": self._weights.arrays,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._options = state["options"]
+        self._threads = state["threads"]
+        self._lock = llvm_lock
+        self._weights = Weights(state["arrays"])
+
+    def _copied(self, weight: object, bias: object, scale: object) -> Weights:
+        arrays: dict[str, npt.NDArray[Any]]
+        arrays = {"weight": np.array(as_float32("weight", weight, self._weight_ndim), order="C")}
+        if self._options["weight_storage"] == "float16":
+            arrays["weight"] = as_halves("weight", arrays["weight"])
+        for name, value in (("bias", bias), ("scale", scale)):
+            vector = optional_vector(name, value)
+            if vector is not None:
+                arrays[name] = vector.copy()
+        return Weights(arrays)
+
+    def _prepare(self, weights: Weights, x: Float32Array) -> Prepared:
+        threads = self._threads or get_num_threads()
+        key = x.shape, x.strides, threads
+        with self._lock:
+            prepared = weights.prepared.get(key)
+            if prepared is None:
+                prepared = self._make_prepared(weights, x, threads)
+                weights.prepared[key] = prepared
+                if len(weights.prepared) > _MAX_PROGRAMS:
+                    weights.prepared.popitem(last=False)
+            return prepared
+
+    def _make_prepared(self, weights: Weights, x: Float32Array, threads: int) -> Prepared:
+        problem = self._problem(weights, x.shape, x)
+        if problem.is_empty:
+            return Prepared(None, None, problem.y_shape, {}, ())
+        target = host_target()
+        plan = self._make_plan(weights, problem, target, threads)
+        compile_stages((*plan.weight_format.stages, *plan.stages), target, threads)
+        packed = self._pack(weights, plan.weight_format, threads)
+        program = Program(plan.stages, target, threads, plan.workspace_bytes)
+        program = self._reported(program, problem, plan)
+        addresses = {name: address(array) for name, array in weights.arrays.items()}
+        addresses["packed"] = packed.address
+        return Prepared(program, plan, problem.y_shape, addresses, (packed, weights.arrays))
+
+    def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
+        """The weights packed as ``form`` says; at most a few formats are kept."""
+        if form in weights.packed:
+            weights.packed.move_to_end(form)
+            return weights.packed[form]
+        packed = Block(form.nbytes)
+        program = Program(form.stages, host_target(), threads, 0)
+        raw = weights.as_float32()["weight"]
+        program.run({"weight": address(raw), "packed": packed.address})
+        weights.packed[form] = packed
+        if len(weights.packed) > _MAX_FORMATS:
+            weights.packed.popitem(last=False)
+        return packed
+
+
+def _frozen(value: object) -> object:
+    """``value``, or a tuple in place of a list or an array that the caller may change later."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
+        return value
+    return tuple(value)
+
+
+def as_shape_argument(x_shape: object, layout: str) -> tuple[SupportsIndex, ...]:
+    """``x_shape`` as a tuple, whose items the problem will check. Raises ProblemError."""
+    if not isinstance(x_shape, Iterable):
+        raise ProblemError(f"x_shape={x_shape!r} must be {layout}")
+    return tuple(x_shape)
