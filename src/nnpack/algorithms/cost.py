@@ -23,6 +23,31 @@ def product_seconds(problem: Problem, target: Target, steps: float) -> float:
     return max(arithmetic, traffic) + 0.2 * min(arithmetic, traffic)
 
 
+def tap_share(problem: Problem, block_rows: int) -> float:
+    """Rows of taps that are multiplied, of all, when tasks are blocks of ``block_rows`` rows.
+
+    A row of taps that falls into the padding for a whole block is left out
+    (`kernels.packing.emit_tap_rows`), which matters where the dilation is strong.
+    """
+    kernel_h, dilation, top = problem.kernel[0], problem.dilation[0], problem.padding[0]
+    if dilation == 1:
+        return 1.0
+    used = 0
+    for first in range(0, problem.out_height, block_rows):
+        rows = min(block_rows, problem.out_height - first)
+        lowest = first * problem.stride[0] - top
+        highest = lowest + (rows - 1) * problem.stride[0]
+        begin = min(max(0, -(highest // dilation)), kernel_h - 1)
+        end = min(max(0, -((lowest - problem.height) // dilation)), kernel_h)
+        used += rows * max(1, end - begin)
+    return used / (problem.out_height * kernel_h)
+
+
+def skipping_rows(problem: Problem) -> int:
+    """Rows of a block, at most, for which most of the taps in the padding are left out."""
+    return max(1, problem.dilation[0] // 2) if problem.dilation[0] > 1 else problem.out_height
+
+
 def traffic_seconds(problem: Problem, target: Target) -> float:
     """Seconds to read x and the weights and to write y, from where they fit."""
     floats = math.prod(problem.x_shape) + math.prod(problem.y_shape)

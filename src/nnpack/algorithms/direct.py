@@ -7,6 +7,7 @@ as multiplying with it; it does any problem.
 from __future__ import annotations
 
 import functools
+import itertools
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -18,7 +19,7 @@ from nnpack.algorithms.base import (
     store_arguments,
     weight_arguments,
 )
-from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
@@ -110,9 +111,11 @@ def _choose(problem: Problem, target: Target) -> _Choice:
     tiles = _tile_menu(problem.group_out_channels, target)
     choices = []
     for nv in {tile.nv for tile in tiles}:
-        strip, height = nv * target.lanes, problem.out_height
+        strip = nv * target.lanes
         flats = (False, True) if is_dense(problem) else (False,)
-        for layout in (choose_layout(problem, target, strip, flat, height) for flat in flats):
+        heights = {problem.out_height, min(problem.out_height, skipping_rows(problem))}
+        for flat, height in itertools.product(flats, sorted(heights)):
+            layout = choose_layout(problem, target, strip, flat, height)
             choices += [_evaluate(problem, target, t, layout) for t in tiles if t.nv == nv]
     return min(choices, key=lambda choice: choice.cycles)
 
@@ -122,7 +125,7 @@ def _layout(problem: Problem, target: Target, threads: int, choice: _Choice) -> 
     if threads == 1:
         return choice.layout
     rows = problem.out_height * problem.batch * problem.groups
-    most = max(1, ceil_div(rows, TASKS_PER_THREAD * threads))
+    most = max(1, min(choice.layout.block_rows, ceil_div(rows, TASKS_PER_THREAD * threads)))
     strip = choice.tile.nv * target.lanes
     return choose_layout(problem, target, strip, choice.layout.flat, most)
 
@@ -165,7 +168,8 @@ def _evaluate(problem: Problem, target: Target, tile: GemmTile, layout: RowLayou
         length, runs = columns, problem.out_height * ceil_div(problem.out_width, columns)
     vectors, tiles = runs * ceil_div(length, target.lanes), runs * ceil_div(length, strip)
     panels = ceil_div(problem.group_out_channels, tile.mr)
-    steps = panels * _depth(problem) * vectors / tile.nv
+    share = tap_share(problem, layout.block_rows)
+    steps = panels * _depth(problem) * vectors / tile.nv * share
     product = steps * _step_cycles(tile, target)
     starts = panels * tiles * (30 + 1.0 * tile.mr * tile.nv)
     rows = blocks * layout.vertical.places(layout.block_rows) * problem.group_in_channels

@@ -7,7 +7,7 @@ microkernel's panels and multiplies them while they are in cache (Chetlur et al.
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, Estimate, direct_error
-from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import (
     ALTERNATIVES,
     TileChoice,
@@ -44,9 +44,8 @@ class ImplicitGemm:
         taps = problem.kernel[0] * problem.kernel[1]
         packing = 3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps
         packing /= target.clock
-        return Estimate(
-            product_seconds(problem, target, choice.steps * depth) + packing, direct_error(depth)
-        )
+        steps = choice.steps * depth * tap_share(problem, skipping_rows(problem))
+        return Estimate(product_seconds(problem, target, steps) + packing, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
-from nnpack.kernels.packing import PATCH_FIELDS, emit_pack_patches
+from nnpack.kernels.packing import PATCH_FIELDS, TapRows, emit_pack_patches, emit_tap_rows
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
 from nnpack.kernels.transpose import emit_rows
@@ -178,6 +178,7 @@ class _Emitter:
             "panels", "chunk_panels", "group_out_channels"
         )
         depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+        taps = self._tap_rows(args, start, count)
         first_panel = chunk * chunk_panels
         last_panel = asm.minimum(first_panel + chunk_panels, panels)
         with asm.loop(last_panel, start=first_panel) as panel:
@@ -190,10 +191,20 @@ class _Emitter:
             out = y + channel * args["y_c"]
             with asm.loop(count, step=self.strip) as begin:
                 offset, size = self._strip_at(begin, count)
-                strip = self._strip_pointer(args, patches, start, offset, depth)
-                words = (args.block, weight, strip, out, channel + group * out_channels)
+                strip = self._strip_pointer(patches, start, offset, taps.depth)
+                used = weight + taps.start * self.panel
+                words = (args.block, used, strip, out, channel + group * out_channels)
                 pixel = start + offset
-                self._call_tile((*words, channels, pixel, size))
+                self._call_tile((*words, channels, pixel, size, taps.depth))
+
+    def _tap_rows(self, args: Arguments, start: Value, count: Value) -> TapRows:
+        """The rows of taps that are packed for the pixels ``start .. start + count``."""
+        if self.kernel.packed:
+            out_width = args["out_width"]
+            last = (start + count - 1) // out_width
+            return emit_tap_rows(self.asm, args, start // out_width, last)
+        one, none = self.asm.index(1), self.asm.index(0)
+        return TapRows(none, one, none, args["channels"])
 
     def _strip_at(self, offset: Value, count: Value) -> tuple[Value, Value]:
         """Offset and size of a strip in its block.
@@ -207,9 +218,7 @@ class _Emitter:
             return offset, self.asm.minimum(count - offset, self.strip)
         return self.asm.minimum(offset, count - self.strip), self.asm.index(self.strip)
 
-    def _strip_pointer(
-        self, args: Arguments, patches: Value, start: Value, offset: Value, depth: Value
-    ) -> Value:
+    def _strip_pointer(self, patches: Value, start: Value, offset: Value, depth: Value) -> Value:
         if self.kernel.packed:
             return patches + offset * depth
         return patches + (start + offset)
@@ -237,9 +246,9 @@ class _Emitter:
             channels="index",
             pixel="index",
             pixels="index",
-        ) as (block, weight, strip, y, channel, channels, pixel, pixels):
+            depth="index",
+        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth):
             args = Arguments(asm, block, kernel.fields)
-            depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
             pixel_step: Index = self.strip if kernel.packed else args["x_c"]
             patches, weights = Panel(strip, pixel_step), Panel(weight, self.panel)
             place = _Place(args, y, channel, channels, pixel, pixels)

@@ -4,7 +4,8 @@ The patch matrix X[k, p] of one image has a row for each tap and channel, k = (r
 and a column for each output pixel, p = oh * OW + ow. It is never built as a whole: a task packs
 the columns it needs into strips ``[depth][width]``, and a microkernel reads a strip as it is.
 Consecutive pixels of one output row are consecutive (or evenly spaced) in the input row, so a
-strip is copied in *runs*, vectors at a time, with zeros where a tap falls into the padding.
+strip is copied in *runs*, vectors at a time, with zeros where a tap falls into the padding. Rows
+of taps that fall into it for all pixels of a task (strong dilation) are left out of the product.
 """
 
 from __future__ import annotations
@@ -54,6 +55,31 @@ class Run:
     high: Value
 
 
+@dataclass(frozen=True)
+class TapRows:
+    """The rows ``first .. last`` of a kernel that meet the image, and their part of the depth."""
+
+    first: Value
+    last: Value
+    start: Value
+    depth: Value
+
+
+def emit_tap_rows(asm: Assembler, args: Arguments, first: Value, last: Value) -> TapRows:
+    """The rows of taps through which output rows ``first .. last``, both included, see the image.
+
+    Tap r of output row i reads row ``i * sh + r * dh - top``. At least one row is kept.
+    """
+    kernel_h, dilation, top = args.load("kernel_h", "dilation_h", "pad_top")
+    lowest, highest = first * args["stride_h"] - top, last * args["stride_h"] - top
+    above = asm.ceil_div(asm.maximum(0 - highest, 0), dilation)
+    begin = asm.minimum(above, kernel_h - 1)
+    below = asm.ceil_div(asm.maximum(args["height"] - lowest, 0), dilation)
+    end = asm.maximum(asm.minimum(below, kernel_h), begin + 1)
+    row = args["kernel_w"] * args["channels"]
+    return TapRows(begin, end, begin * row, (end - begin) * row)
+
+
 def emit_pack_patches(
     asm: Assembler,
     args: Arguments,
@@ -69,9 +95,11 @@ def emit_pack_patches(
     ``stride_w`` is the horizontal stride when known at compile time. Columns of the last strip
     beyond ``count`` are left as they are.
     """
-    depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+    taps = emit_tap_rows(
+        asm, args, first // args["out_width"], (first + count - 1) // args["out_width"]
+    )
     with asm.loop(count, step=width) as start:
-        strip = panel + start * depth
+        strip = panel + start * taps.depth
         begin = first + start
         end = asm.minimum(begin + width, first + count)
         out_width = args["out_width"]
@@ -80,7 +108,7 @@ def emit_pack_patches(
             right = asm.minimum(end, (row + 1) * out_width)
             target = strip + (left - begin)
             column = left - row * out_width
-            _emit_taps(asm, args, width, stride_w, x, target, row, column, right - left)
+            _emit_taps(asm, args, width, stride_w, taps, x, target, row, column, right - left)
 
 
 def _emit_taps(
@@ -88,6 +116,7 @@ def _emit_taps(
     args: Arguments,
     width: int,
     stride_w: int | None,
+    taps: TapRows,
     x: Value,
     target: Value,
     row: Value,
@@ -97,7 +126,7 @@ def _emit_taps(
     """Copy one run of pixels, at (row, column) of the output, for every tap and channel."""
     channels, kernel_w = args.load("channels", "kernel_w")
     stride: Index = args["stride_w"] if stride_w is None else stride_w
-    with asm.loop(args["kernel_h"]) as r:
+    with asm.loop(taps.last, start=taps.first) as r:
         in_row = row * args["stride_h"] + r * args["dilation_h"] - args["pad_top"]
         inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, args["height"])
         in_width = asm.select(inside, args["width"], 0)
@@ -110,7 +139,7 @@ def _emit_taps(
                 asm.ceil_div(asm.maximum(0 - in_column, 0), stride),
                 asm.ceil_div(asm.maximum(in_width - in_column, 0), stride),
             )
-            tap = target + (r * kernel_w + s) * channels * width
+            tap = target + ((r - taps.first) * kernel_w + s) * channels * width
             _emit_copy_run(asm, args, width, stride_w, run, tap)
 
 

@@ -15,6 +15,7 @@ from nnpack.frozen import dataclass
 from nnpack.kernels.convolve import StoreRows, emit_scatter_function
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
+from nnpack.kernels.packing import emit_tap_rows
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
@@ -106,6 +107,19 @@ class _Strip:
         return self.y, self.channel, self.channels, self.pixel, self.pixels
 
 
+@dataclass(frozen=True)
+class _Product:
+    """The part of a panel and of the table of offsets that is multiplied."""
+
+    weight: Value
+    table: Value
+    depth: Value
+
+    @property
+    def words(self) -> tuple[Value, ...]:
+        return self.weight, self.table, self.depth
+
+
 class _Emitter:
     def __init__(self, asm: Assembler, kernel: WindowConvolution) -> None:
         self.asm = asm
@@ -182,6 +196,7 @@ class _Emitter:
         asm, mr = self.asm, self.kernel.tile.mr
         panels, out_channels, flat = args.load("panels", "group_out_channels", "flat")
         depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
+        taps = emit_tap_rows(asm, args, region.row, region.row + region.rows - 1)
         first_panel = chunk * args["chunk_panels"]
         last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
         is_flat = asm.compare(">", flat, 0)
@@ -198,15 +213,18 @@ class _Emitter:
             channels = asm.minimum(out_channels - channel, mr)
             out, number = y + channel * args["y_c"], channel + group * out_channels
             strip = _Strip(out, number, channels, pixel, length)
+            product = _Product(
+                weight + taps.start * mr, asm.index_pointer(table, taps.start), taps.depth
+            )
             with asm.loop(runs) as run:
-                self._emit_run(args, weight, table, rows, strip, run)
+                self._emit_run(args, product, rows, strip, run)
 
     def _row_step(self, args: Arguments) -> Value:
         """Pixels from one output row to the next: counted, if they are scattered when stored."""
         return args["out_width"] if self.kernel.scattered else args["y_h"]
 
     def _emit_run(
-        self, args: Arguments, weight: Value, table: Value, rows: Value, all_: _Strip, run: Value
+        self, args: Arguments, product: _Product, rows: Value, all_: _Strip, run: Value
     ) -> None:
         """The strips of one run."""
         asm = self.asm
@@ -218,7 +236,7 @@ class _Emitter:
             for tile in self.tiles:
                 above = asm.compare(">", size, (tile.nv - 1) * asm.lanes)
                 with asm.when(above & asm.compare("<=", size, tile.nv * asm.lanes)):
-                    words = (args.block, weight, table, source + offset, *strip.words)
+                    words = (args.block, *product.words, source + offset, *strip.words)
                     asm.call(f"tile{tile.nv}", *words)
 
     def _emit_tile_function(self, tile: GemmTile) -> None:
@@ -228,15 +246,15 @@ class _Emitter:
             block="pointer",
             weight="pointer",
             table="pointer",
+            depth="index",
             rows="pointer",
             y="pointer",
             channel="index",
             channels="index",
             pixel="index",
             pixels="index",
-        ) as (block, weight, table, rows, *words):
+        ) as (block, weight, table, depth, rows, *words):
             args = Arguments(asm, block, kernel.fields)
-            depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
             acc = emit_product(asm, tile, depth, Panel(weight, tile.mr), Indirect(rows, table))
             self._emit_store(args, tile, acc, _Strip(*words))
 
