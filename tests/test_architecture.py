@@ -24,6 +24,7 @@ VOCABULARY = {
     "epilogue": {"arguments", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
+    "input_gradient": {"epilogue", "geometry", "problem"},
 }
 
 # Each part and those directly below it; it may import all that can be reached.

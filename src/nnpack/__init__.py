@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     )
     from nnpack.explanation import Explanation
     from nnpack.functional.convolution import conv2d, conv_transpose2d
+    from nnpack.functional.gradients import (
+        conv2d_input_gradient,
+        conv_transpose2d_input_gradient,
+        explain_conv2d_input_gradient,
+    )
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
@@ -45,7 +50,10 @@ __all__ = [
     "SettingsError",
     "__version__",
     "conv2d",
+    "conv2d_input_gradient",
     "conv_transpose2d",
+    "conv_transpose2d_input_gradient",
+    "explain_conv2d_input_gradient",
     "export_wisdom",
     "forget_wisdom",
     "get_num_threads",
@@ -66,6 +74,11 @@ _NAMES_BY_MODULE = {
     ],
     "nnpack.explanation": ["Explanation"],
     "nnpack.functional.convolution": ["conv2d", "conv_transpose2d"],
+    "nnpack.functional.gradients": [
+        "conv2d_input_gradient",
+        "conv_transpose2d_input_gradient",
+        "explain_conv2d_input_gradient",
+    ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],
     "nnpack.runtime.memory": ["trim"],

@@ -1,0 +1,40 @@
+"""What gradients of any layer do with their arguments: compare shapes, make or check ``out``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nnpack.arrays import Float32Array, check_out
+from nnpack.errors import DtypeError, ProblemError
+from nnpack.runtime.memory import empty_output
+
+__all__ = ["check_gradient", "gradient_output"]
+
+
+def check_gradient(name: str, gradient: Float32Array, shape: Sequence[int]) -> Float32Array:
+    """``gradient`` if it has ``shape``, that of what it is the gradient in. Raises ProblemError."""
+    if gradient.shape != tuple(shape):
+        raise ProblemError(
+            f"{name}.shape={gradient.shape} must be {tuple(shape)}, the shape of the forward result"
+        )
+    return gradient
+
+
+def gradient_output(
+    shape: Sequence[int],
+    out: Float32Array | None,
+    accumulate: bool,
+    inputs: Mapping[str, Float32Array],
+) -> Float32Array:
+    """The array that a gradient of ``shape`` is written or added to, which no input overlaps.
+
+    Raises ProblemError or DtypeError as `arrays.check_out` does, and when ``accumulate`` is no
+    bool or has no ``out`` to add to.
+    """
+    if not isinstance(accumulate, bool):
+        raise DtypeError(f"accumulate={accumulate!r} must be a bool")
+    if out is not None:
+        return check_out(out, shape, inputs.items())
+    if accumulate:
+        raise ProblemError("accumulate=True needs out=, the gradient to add to")
+    return empty_output(tuple(shape))
