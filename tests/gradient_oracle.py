@@ -24,7 +24,9 @@ def input_gradient(
     borders, windows = _windows(shape, weight, grad.shape, stride, padding, dilation)
     batch, channels, height, width = shape
     padded = np.zeros((batch, groups, channels // groups, *_padded(shape, borders)))
-    pixels = grad.astype(np.float64).reshape(batch, groups, -1, *grad.shape[2:])
+    pixels = grad.astype(np.float64).reshape(
+        batch, groups, weight.shape[0] // groups, *grad.shape[2:]
+    )
     taps = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
     for (i, j), window in windows:
         padded[window] += np.einsum("gkc,ngkhw->ngchw", taps[..., i, j], pixels)
@@ -51,7 +53,9 @@ def weight_gradient(
     (top, _), (left, _) = borders
     inner = padded.reshape(batch, channels, *padded.shape[3:])
     inner[:, :, top : top + height, left : left + width] = x
-    pixels = grad.astype(np.float64).reshape(batch, groups, -1, *grad.shape[2:])
+    pixels = grad.astype(np.float64).reshape(
+        batch, groups, weight.shape[0] // groups, *grad.shape[2:]
+    )
     taps = weight.reshape(groups, -1, *shape[1:])
     for (i, j), window in windows:
         taps[..., i, j] = np.einsum("ngkhw,ngchw->gkc", pixels, padded[window])
@@ -67,7 +71,7 @@ def _windows(
     extent = [(k - 1) * d + 1 for k, d in zip(kernel, spacing, strict=True)]
     borders = oracle._borders(padding, list(x_shape[2:]), extent, steps)
     rows, columns = y_shape[2:]
-    result = []
+    result: list[tuple[tuple[int, ...], Any]] = []
     for i, j in np.ndindex(*kernel):
         y, x = i * spacing[0], j * spacing[1]
         window = (
