@@ -31,6 +31,7 @@ MEASURED = Rates(3.5e9, 2.0, 1e11, 9e10, 1.5e10)
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(command, "LAYERS", LAYERS)
+    monkeypatch.setattr(command, "ALL_LAYERS", LAYERS)
     monkeypatch.setattr("nnpack.tuning.TURN_SECONDS", 0.0)
     nnpack.forget_wisdom()
     yield

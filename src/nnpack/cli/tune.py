@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 import nnpack
-from nnpack.cli.bench.command import choose_layers, make_console
+from nnpack.cli.bench import command
 from nnpack.cli.bench.layers import Layer
+from nnpack.cli.bench.ours import layer_options
+from nnpack.cli.bench.progress import make_console, progress_bar
 from nnpack.cli.info import facts
 from nnpack.codegen.rates import keep_rates
 from nnpack.codegen.target import host_target
@@ -58,7 +59,7 @@ def tune(  # noqa: PLR0917, RUF100 - typer fills the arguments by name
     """
     console = make_console()
     if not (calibrate or forget or import_file or export_file):
-        layers = choose_layers(pattern, network or [])
+        layers = command.select(False, pattern, network, None)
         _tune(console, layers, batch, threads or nnpack.get_num_threads(), seconds)
         return
     if forget:
@@ -90,27 +91,13 @@ def _tuned(
     console: Console, layers: Sequence[Layer], batch: int, threads: int, seconds: float
 ) -> Iterator[tuple[Layer, Explanation]]:
     rng = np.random.default_rng(0)
-    columns = (
-        TextColumn("{task.description:<32}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("starting", total=len(layers))
-        for layer in layers:
-            progress.update(task, description=layer.name)
+    with progress_bar(console, layers) as (advancing, show):
+        for layer in advancing:
+            show(layer.name)
             weight = rng.standard_normal(layer.weight_shape, np.float32)
             bias = rng.standard_normal(layer.out_channels, np.float32)
-            words: dict[str, Any] = {
-                "stride": layer.stride,
-                "padding": layer.padding,
-                "groups": layer.groups,
-                "threads": threads,
-            }
-            tuned = nnpack.Conv2d(weight, bias, **words)
+            tuned = nnpack.Conv2d(weight, bias, **layer_options(layer, threads))
             yield layer, tuned.tune(layer.input_shape(batch), seconds=seconds)
-            progress.advance(task)
 
 
 def _cells(explanation: Explanation) -> tuple[str, ...]:

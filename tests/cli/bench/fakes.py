@@ -17,6 +17,7 @@ from nnpack.cli.bench.timing import Clock
 SMALL = Layer("TinyNet", 8, 6, 7, 3, padding=1)
 STRIDED = Layer("TinyNet", 3, 6, 9, 5, stride=2, padding=2)
 DEPTHWISE = Layer("OtherNet", 4, 4, 6, 3, stride=2, padding=1, groups=4)
+OBLONG = Layer("OtherNet", 5, 3, 8, (1, 3), padding=(0, 2), dilation=2)
 LAYERS = (SMALL, STRIDED, DEPTHWISE)
 
 
@@ -74,9 +75,11 @@ class FakeConv2d:
         self.weight, self.bias, self.options = weight, bias, options
 
     def __call__(self, x: Any, *, out: Any = None) -> Any:
-        stride, padding, groups = (self.options[k] for k in ("stride", "padding", "groups"))
-        outputs, depth, kernel, _ = self.weight.shape
-        layer = Layer("", depth * groups, outputs, x.shape[2], kernel, stride, padding, groups)
+        names = ("stride", "padding", "groups", "dilation")
+        stride, padding, groups, dilation = (self.options[name] for name in names)
+        outputs, depth, *kernel = self.weight.shape
+        shape = (depth * groups, outputs, x.shape[2], tuple(kernel))
+        layer = Layer("", *shape, stride, padding, groups, dilation)
         y = convolve(layer, Operands(x, self.weight, self.bias))
         if out is None:
             return y

@@ -11,12 +11,14 @@ pytest.importorskip("rich")
 
 import nnpack
 from nnpack.cli import main
-from nnpack.cli.bench import command
+from nnpack.cli.bench import command, comparison
 from nnpack.cli.bench.contestant import Contestant, Operands, Prepared
+from nnpack.cli.bench.isolation import InProcess
 from nnpack.cli.bench.layers import Layer
 from nnpack.cli.bench.results import from_json
 from tests.cli.bench.fakes import (
     LAYERS,
+    OBLONG,
     FakeConv2d,
     broken_peer,
     fake_conv2d,
@@ -39,6 +41,9 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr(command, "PEERS", peers)
     monkeypatch.setattr(command, "LAYERS", LAYERS)
+    monkeypatch.setattr(command, "ALL_LAYERS", (*LAYERS, OBLONG))
+    # What is patched here is not patched in another process.
+    monkeypatch.setattr(comparison, "make_measurer", InProcess)
 
 
 def bench(*words: str) -> int:
@@ -65,7 +70,7 @@ def test_every_layer_is_measured_and_written(
     shown = capsys.readouterr().out
     assert all(layer.name in shown for layer in LAYERS)
     assert "speed-up in geometric mean" in shown
-    assert "NotImplementedError: no first today" in shown
+    assert "NotImplementedError: no first large today" in shown
 
 
 def test_layers_and_peers_can_be_chosen(tmp_path: pathlib.Path) -> None:
@@ -77,9 +82,40 @@ def test_layers_and_peers_can_be_chosen(tmp_path: pathlib.Path) -> None:
     assert report.contestants[3:] == ("mnn", "torch")
 
 
+def test_all_layers_are_those_of_the_long_list_with_packed_weights_only(
+    tmp_path: pathlib.Path,
+) -> None:
+    path = tmp_path / "report.json"
+    assert bench("--all", "--peers", "torch", "--json", str(path)) == 0
+    report = from_json(path.read_text())
+    assert [result.layer for result in report.results] == [*LAYERS, OBLONG]
+    assert report.contestants == ("nnpack", "torch")
+
+
+def test_a_kind_is_looked_for_in_the_long_list(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "report.json"
+    assert bench("--kind", "dilated 1x3", "--peers", "none", "--json", str(path)) == 0
+    assert [result.layer for result in from_json(path.read_text()).results] == [OBLONG]
+
+
+def test_a_run_is_taken_up_again(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "report.json"
+    words = ("--peers", "none", "--json", str(path), "--resume")
+    assert bench("--filter", "3x3 8", *words) == 0
+    first = from_json(path.read_text()).results[0]
+    assert bench(*words) == 0
+    report = from_json(path.read_text())
+    assert report.results[0] == first
+    assert [result.layer for result in report.results] == list(LAYERS)
+    assert bench("--batch", "2", *words) == 2
+    assert "was measured with batch=1" in " ".join(capsys.readouterr().err.split())
+
+
 def test_without_peers_we_are_timed_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--peers", "none") == 0
-    assert "torch" not in capsys.readouterr().out
+    assert "best peer" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ LAYERS = (
     Layer("", 33, 17, 9, 1),
     Layer("", 3, 16, 32, 7, stride=2, padding=3),
     Layer("", 24, 24, 15, 3, stride=2, padding=1, groups=24),
+    Layer("", 12, 10, 14, 3, padding=2, dilation=2),
+    Layer("", 12, 10, 14, (1, 5), padding=(0, 2)),
+    Layer("", 24, 12, 9, 3, padding=1, groups=3),
 )
 
 
@@ -46,7 +49,12 @@ def test_versions_are_told_of_packages_that_have_any() -> None:
 
 
 def test_ncnn_knows_groups_as_another_layer() -> None:
-    assert "Convolution conv 1 1 x y 0=30 1=3 3=1 4=1 5=1 6=5400\n" in parameters(LAYERS[0])
-    assert "ConvolutionDepthWise conv 1 1 x y 0=24 1=3 3=2 4=1 5=1 6=216 7=24\n" in parameters(
+    assert "Convolution conv 1 1 x y 0=30 1=3 2=1 3=1 4=1 5=1 6=5400\n" in parameters(LAYERS[0])
+    assert "ConvolutionDepthWise conv 1 1 x y 0=24 1=3 2=1 3=2 4=1 5=1 6=216 7=24\n" in parameters(
         LAYERS[3]
     )
+
+
+def test_ncnn_is_told_both_sides_of_oblong_kernels() -> None:
+    words = "0=10 1=5 2=1 3=1 4=2 5=1 6=600 11=1 14=0"
+    assert f"Convolution conv 1 1 x y {words}\n" in parameters(LAYERS[5])

@@ -11,12 +11,14 @@ pytest.importorskip("rich")
 
 from rich.console import Console
 
+from nnpack.cli.bench.layers import Layer
 from nnpack.cli.bench.report import (
     failure_lines,
     layer_line,
     layer_row,
     layer_table,
     significant,
+    slow_lines,
     summary_table,
 )
 from nnpack.cli.bench.results import LayerResult, Measurement
@@ -78,12 +80,30 @@ def test_the_table_has_a_heading_for_every_network() -> None:
 
 def test_the_summary_has_means_by_kind_over_every_peer() -> None:
     heading, *lines = printed(summary_table(report_of(RESULT, OTHER)))
-    assert heading == ["kind", "layers", "best exact peer", "torch", "mnn", "ncnn", "nnpack-out"]
-    assert lines == [
-        ["3x3", "1", "2.00", "2.00", "0.50!", "-", "2.50"],
-        ["depthwise/2", "1", "2.00", "4.00", "2.00", "-", "2.00"],
-        ["all", "2", "2.00", "2.83", "1.00!", "-", "2.24"],
+    assert heading == [
+        *("kind", "layers", "best exact peer", "frameworks"),
+        *("torch", "mnn", "ncnn", "nnpack-out"),
     ]
+    assert lines == [
+        ["3x3", "1", "2.00", "2.00", "2.00", "0.50!", "-", "2.50"],
+        ["depthwise/2", "1", "2.00", "4.00", "4.00", "2.00", "-", "2.00"],
+        ["all", "2", "2.00", "2.83", "2.83", "1.00!", "-", "2.24"],
+    ]
+
+
+def test_the_summary_has_a_line_for_the_networks_that_go_by_name() -> None:
+    known = LayerResult(Layer("VGG-A", 8, 6, 7, 3), 1, (timed("nnpack", 1.0), timed("mnn", 3.0)))
+    lines = printed(summary_table(report_of(RESULT, known)))
+    assert ["seven networks", "1", "3.00"] in [line[:3] for line in lines]
+
+
+def test_slow_layers_are_listed_the_slowest_first() -> None:
+    slow = [LayerResult(SMALL, 1, (timed("nnpack", 1.0), timed("mnn", s))) for s in (0.9, 0.5)]
+    head, first, second = slow_lines(report_of(RESULT, *slow))
+    assert head.startswith("2 of 3 layers below 0.95")
+    assert first.endswith("0.50")
+    assert second.endswith("0.90")
+    assert slow_lines(report_of(RESULT)) == []
 
 
 def test_a_finished_layer_is_one_line() -> None:

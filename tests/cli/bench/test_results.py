@@ -6,8 +6,16 @@ import json
 
 import pytest
 
-from nnpack.cli.bench.results import LayerResult, Measurement, from_json, geometric_mean, to_json
-from tests.cli.bench.fakes import DEPTHWISE, SMALL, STRIDED, report_of, timed
+from nnpack.cli.bench.results import (
+    LayerResult,
+    Measurement,
+    from_json,
+    geometric_mean,
+    mean_speedup,
+    merge,
+    to_json,
+)
+from tests.cli.bench.fakes import DEPTHWISE, OBLONG, SMALL, STRIDED, report_of, timed
 
 
 def test_geometric_mean() -> None:
@@ -61,10 +69,10 @@ def test_means_are_by_kind_and_over_all() -> None:
         LayerResult(DEPTHWISE, 1, (timed("nnpack", 1.0), timed("torch", 0.5))),
         LayerResult(STRIDED, 1, (timed("nnpack", 1.0), Measurement("torch", False, reason="no"))),
     )
-    assert report.kinds == ("3x3", "depthwise/2", "first")
+    assert report.kinds == ("3x3", "depthwise/2", "first large")
     assert report.mean_speedup("nnpack", kind="3x3") == pytest.approx(4.0)
     assert report.mean_speedup("nnpack", "torch", "depthwise/2") == pytest.approx(0.5)
-    assert report.mean_speedup("nnpack", kind="first") is None
+    assert report.mean_speedup("nnpack", kind="first large") is None
     assert report.mean_speedup("nnpack") == pytest.approx(2.0)
 
 
@@ -101,6 +109,34 @@ def test_a_report_survives_json() -> None:
         unavailable={"torch": "ModuleNotFoundError: No module named 'torch'"},
     )
     assert from_json(to_json(report)) == report
+
+
+def test_pairs_survive_json_too() -> None:
+    report = report_of(LayerResult(OBLONG, 1, (timed("nnpack", 0.25),)))
+    assert from_json(to_json(report)) == report
+
+
+def test_the_best_of_some_peers_counts_where_they_are_named() -> None:
+    peers = timed("torch", 4.0), timed("ncnn", 2.0), timed("mnn", 1.0, error=1e-3)
+    result = LayerResult(SMALL, 1, (timed("nnpack", 1.0), *peers))
+    assert result.speedup("nnpack", ("torch", "openvino")) == 4.0
+    assert result.speedup("nnpack", ("mnn", "openvino")) is None
+    assert mean_speedup([result], "nnpack", ("torch", "ncnn")) == pytest.approx(2.0)
+
+
+def test_a_report_is_completed_by_a_former_one() -> None:
+    former = report_of(LayerResult(SMALL, 1, (timed("nnpack", 1.0), timed("mnn", 1.0))))
+    report = report_of(LayerResult(DEPTHWISE, 1, (timed("nnpack", 1.0), timed("torch", 1.0))))
+    merged = merge(report, former)
+    assert [result.layer for result in merged.results] == [SMALL, DEPTHWISE]
+    assert merged.contestants == ("nnpack", "torch", "mnn")
+
+
+@pytest.mark.parametrize("change", [{"batch": 2}, {"threads": 1}, {"machine": {}}])
+def test_reports_of_other_settings_do_not_mix(change: dict[str, object]) -> None:
+    result = LayerResult(SMALL, 1, (timed("nnpack", 1.0),))
+    with pytest.raises(ValueError, match="was measured"):
+        merge(report_of(result), report_of(result, **change))
 
 
 def test_the_file_has_the_derived_figures_too() -> None:

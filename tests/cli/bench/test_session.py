@@ -59,11 +59,11 @@ def test_one_that_breaks_down_later_keeps_its_error_and_has_a_reason() -> None:
 
 
 def test_watchers_are_told_what_happens() -> None:
-    steps: list[str] = []
-    measure_layer(SMALL, [fake_peer("good")], setting(), steps.append)
+    steps: list[tuple[str, str]] = []
+    measure_layer(SMALL, [fake_peer("good")], setting(), lambda *step: steps.append(step))
     assert steps == [
-        "reference in float64",
-        "verifying good",
-        "timing, round 1",
-        "timing, round 2",
+        ("reference in float64", ""),
+        ("verifying good", "good"),
+        ("timing, round 1", "good"),
+        ("timing, round 2", "good"),
     ]

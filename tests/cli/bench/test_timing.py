@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import gc
+import itertools
 
 import pytest
 
-from nnpack.cli.bench.timing import MAX_CALLS, MIN_CALLS, Schedule, run_rounds, turn
+from nnpack.cli.bench.timing import (
+    MAX_CALLS,
+    MIN_CALLS,
+    MIN_PRECISE_ROUNDS,
+    MIN_ROUNDS,
+    Schedule,
+    run_rounds,
+    turn,
+    uncertainty,
+)
 from tests.cli.bench.fakes import FakeTime
 
 
@@ -48,18 +58,60 @@ def test_the_order_changes_from_round_to_round() -> None:
 
 def test_time_bounds_the_rounds_but_three_there_are() -> None:
     time = FakeTime()
-    rounds: list[int] = []
+    turns: list[tuple[str, int]] = []
     timings = run_rounds(
         {"swift": time.work(0.01)},
         Schedule(seconds=1.0),
         clock=time.clock,
-        on_round=rounds.append,
+        on_turn=lambda *turn: turns.append(turn),
     )
     # Three calls a turn: the untimed one and two others.
-    assert rounds == list(range(1, 35))
+    assert turns == [("swift", number) for number in range(1, 35)]
     assert len(timings.samples["swift"]) == 34
     slow = run_rounds({"slow": time.work(10.0)}, Schedule(seconds=1.0), clock=time.clock)
     assert len(slow.samples["slow"]) == 3
+
+
+def test_a_precision_ends_it_once_medians_stand() -> None:
+    time = FakeTime()
+    schedule = Schedule(seconds=60.0, precision=0.01)
+    steady = run_rounds({"steady": time.work(0.01)}, schedule, clock=time.clock)
+    assert len(steady.samples["steady"]) == MIN_PRECISE_ROUNDS
+    restless = itertools.cycle([0.01] * 3 + [0.012] * 3 + [0.009] * 3)  # three calls a turn
+
+    def run() -> None:
+        time.seconds += next(restless)
+
+    timings = run_rounds({"restless": run}, schedule, clock=time.clock)
+    assert len(timings.samples["restless"]) > MIN_PRECISE_ROUNDS
+
+
+def test_the_uncertainty_of_a_median_falls_with_the_root_of_the_rounds() -> None:
+    assert uncertainty([2.0] * 9) == 0.0
+    few, many = uncertainty([1.0, 2.0, 3.0] * 3), uncertainty([1.0, 2.0, 3.0] * 12)
+    assert few == pytest.approx(0.31, abs=0.01)
+    assert many == pytest.approx(few / 2)
+
+
+def test_the_hopeless_are_measured_a_little_and_the_first_of_the_rivals_always() -> None:
+    time = FakeTime()
+    runs = {
+        "ours": time.work(0.1),
+        "swift": time.work(0.01),
+        "slow": time.work(0.02),
+        "near": time.work(0.014),
+        "inexact": time.work(0.001),
+    }
+    schedule = Schedule(seconds=60.0, precision=0.01)
+    rivals = ["ours", "swift", "slow", "near"]
+    timings = run_rounds(runs, schedule, clock=time.clock, rivals=rivals)
+    assert {name: len(times) for name, times in timings.samples.items()} == {
+        "ours": MIN_PRECISE_ROUNDS,
+        "swift": MIN_PRECISE_ROUNDS,
+        "slow": MIN_ROUNDS,
+        "near": MIN_PRECISE_ROUNDS,
+        "inexact": MIN_PRECISE_ROUNDS,
+    }
 
 
 def test_turns_on_several_threads_begin_with_a_rest() -> None:

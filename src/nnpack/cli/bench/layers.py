@@ -1,31 +1,49 @@
-"""The layers that are timed: every distinct convolution of five well-known networks, once."""
+"""One convolution layer as a value, its kind, and the selection of layers to be timed."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+Pair = tuple[int, int]
+IntOrPair = int | Pair
 
 FIRST_LAYER_CHANNELS = 4  # up to this many input channels a layer counts as "first"
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One square, biased convolution: ``kernel`` x ``kernel`` over ``image`` x ``image`` pixels."""
+    """One biased convolution over ``image`` x ``image`` pixels; pairs are (h, w), as everywhere."""
 
     network: str
     in_channels: int
     out_channels: int
     image: int
-    kernel: int
+    kernel: IntOrPair
     stride: int = 1
-    padding: int = 0
+    padding: IntOrPair = 0
     groups: int = 1
+    dilation: int = 1
 
     @property
-    def out_image(self) -> int:
+    def window(self) -> Pair:
+        """Rows and columns of the kernel."""
+        return _pair(self.kernel)
+
+    @property
+    def margins(self) -> Pair:
+        """Rows of padding above and below, columns left and right."""
+        return _pair(self.padding)
+
+    @property
+    def out_size(self) -> Pair:
         """Height and width of the output."""
-        return (self.image + 2 * self.padding - self.kernel) // self.stride + 1
+        rows, columns = (
+            (self.image + 2 * margin - (taps - 1) * self.dilation - 1) // self.stride + 1
+            for taps, margin in zip(self.window, self.margins, strict=True)
+        )
+        return rows, columns
 
     @property
     def is_depthwise(self) -> bool:
@@ -36,15 +54,27 @@ class Layer:
     def name(self) -> str:
         """``"3x3/2 128->256 @56"``: kernel, stride, channels and the size of the input image."""
         if self.is_depthwise:
-            return f"depthwise {self._window} {self.in_channels} @{self.image}"
-        return f"{self._window} {self.in_channels}->{self.out_channels} @{self.image}"
+            return f"depthwise {self._taps} {self.in_channels} @{self.image}"
+        groups = f" g{self.groups}" if self.groups > 1 else ""
+        return f"{self._taps} {self.in_channels}->{self.out_channels}{groups} @{self.image}"
 
     @property
     def kind(self) -> str:
-        """The group a layer's speed is averaged in: first, depthwise, or the window ("1x1/2")."""
+        """The group a layer's speed is averaged in.
+
+        first 3x3 and first large (up to 4 input channels), depthwise, grouped, dilated 3x3, 1xN, or
+        the window with its stride: 1x1, 1x1/2, 3x3, ...
+        """
         if self.is_depthwise:
             return f"depthwise{self._stride}"
-        return "first" if self.in_channels <= FIRST_LAYER_CHANNELS else self._window
+        if self.groups > 1:
+            return f"grouped{self._stride}"
+        if self.in_channels <= FIRST_LAYER_CHANNELS:
+            return "first 3x3" if max(self.window) <= 3 else "first large"
+        if self.dilation > 1:
+            return f"dilated {self._window}"
+        rows, columns = self.window
+        return "1xN" if rows != columns and 1 in self.window else self._window + self._stride
 
     @property
     def _stride(self) -> str:
@@ -52,12 +82,16 @@ class Layer:
 
     @property
     def _window(self) -> str:
-        return f"{self.kernel}x{self.kernel}{self._stride}"
+        return f"{self.window[0]}x{self.window[1]}"
+
+    @property
+    def _taps(self) -> str:
+        return self._window + self._stride + (f" d{self.dilation}" if self.dilation > 1 else "")
 
     @property
     def weight_shape(self) -> tuple[int, int, int, int]:
         """(O, I/groups, kh, kw)."""
-        return (self.out_channels, self.in_channels // self.groups, self.kernel, self.kernel)
+        return (self.out_channels, self.in_channels // self.groups, *self.window)
 
     def input_shape(self, batch: int) -> tuple[int, int, int, int]:
         """(N, I, H, W)."""
@@ -65,94 +99,45 @@ class Layer:
 
     def output_shape(self, batch: int) -> tuple[int, int, int, int]:
         """(N, O, OH, OW)."""
-        return (batch, self.out_channels, self.out_image, self.out_image)
+        return (batch, self.out_channels, *self.out_size)
 
     def flops(self, batch: int) -> int:
         """Operations of direct convolution, the yardstick of effective GFLOP/s (bias apart)."""
         _, depth, kh, kw = self.weight_shape
-        return 2 * batch * self.out_channels * self.out_image**2 * depth * kh * kw
+        rows, columns = self.out_size
+        return 2 * batch * self.out_channels * rows * columns * depth * kh * kw
 
 
-def _alexnet() -> Iterator[Layer]:
-    """Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (2014)."""
-    yield Layer("AlexNet", 3, 64, 224, 11, stride=4, padding=2)
-    yield Layer("AlexNet", 64, 192, 27, 5, padding=2)
-    for channels in ((192, 384), (384, 256), (256, 256)):
-        yield Layer("AlexNet", *channels, 13, 3, padding=1)
-
-
-def _overfeat() -> Iterator[Layer]:
-    """Sermanet et al., "OverFeat" (2014), the fast model."""
-    yield Layer("OverFeat-fast", 3, 96, 231, 11, stride=4)
-    yield Layer("OverFeat-fast", 96, 256, 28, 5)
-    for channels in ((256, 512), (512, 1024), (1024, 1024)):
-        yield Layer("OverFeat-fast", *channels, 12, 3, padding=1)
-
-
-def _vgg() -> Iterator[Layer]:
-    """Simonyan & Zisserman (2015), configuration A."""
-    sizes = (
-        (3, 64, 224),
-        (64, 128, 112),
-        (128, 256, 56),
-        (256, 256, 56),
-        (256, 512, 28),
-        (512, 512, 28),
-        (512, 512, 14),
-    )
-    for size in sizes:
-        yield Layer("VGG-A", *size, 3, padding=1)
-
-
-def _resnet() -> Iterator[Layer]:
-    """He et al. (2016), 50 layers, stride in the 3x3 as every framework has it ("v1.5")."""
-    yield Layer("ResNet-50", 3, 64, 224, 7, stride=2, padding=3)
-    yield Layer("ResNet-50", 64, 64, 56, 1)
-    for width, image in ((64, 56), (128, 28), (256, 14), (512, 7)):
-        if width > 64:
-            yield Layer("ResNet-50", 2 * width, width, 2 * image, 1)
-            yield Layer("ResNet-50", width, width, 2 * image, 3, stride=2, padding=1)
-            yield Layer("ResNet-50", 2 * width, 4 * width, 2 * image, 1, stride=2)
-        yield Layer("ResNet-50", 4 * width, width, image, 1)
-        yield Layer("ResNet-50", width, width, image, 3, padding=1)
-        yield Layer("ResNet-50", width, 4 * width, image, 1)
-
-
-def _mobilenet() -> Iterator[Layer]:
-    """Howard et al., "MobileNets" (2017), width 1."""
-    yield Layer("MobileNet-v1", 3, 32, 224, 3, stride=2, padding=1)
-    for channels, wider, image, stride in (
-        (32, 64, 112, 1),
-        (64, 128, 112, 2),
-        (128, 128, 56, 1),
-        (128, 256, 56, 2),
-        (256, 256, 28, 1),
-        (256, 512, 28, 2),
-        (512, 512, 14, 1),
-        (512, 1024, 14, 2),
-        (1024, 1024, 7, 1),
-    ):
-        yield Layer(
-            "MobileNet-v1", channels, channels, image, 3, stride, padding=1, groups=channels
-        )
-        yield Layer("MobileNet-v1", channels, wider, image // stride, 1)
-
-
-LAYERS = (*_alexnet(), *_overfeat(), *_vgg(), *_resnet(), *_mobilenet())
+def _pair(value: IntOrPair) -> Pair:
+    return (value, value) if isinstance(value, int) else value
 
 
 def select_layers(
-    layers: Sequence[Layer], pattern: str | None = None, networks: Sequence[str] = ()
+    layers: Iterable[Layer],
+    pattern: str | None = None,
+    networks: Sequence[str] = (),
+    kinds: Sequence[str] = (),
 ) -> tuple[Layer, ...]:
-    """The layers of ``networks`` (parts of names, any case) whose name or kind has ``pattern``.
+    """The layers of ``networks`` (parts of names) and ``kinds`` whose name or kind has ``pattern``.
 
     ``pattern`` is a regular expression, found anywhere in the name or the kind: ``^3x3$`` takes
-    the kind 3x3 and nothing else. Raises ``re.error`` when it is malformed.
+    the kind 3x3 and nothing else. Case does not matter. A shape that several networks have is
+    taken once, as a layer of the first of them. Raises ``re.error`` for a malformed pattern.
     """
     wanted = re.compile(pattern or "", re.IGNORECASE)
-    return tuple(
+    kinds = [kind.lower() for kind in kinds]
+    return unique_layers(
         layer
         for layer in layers
         if (wanted.search(layer.name) or wanted.search(layer.kind))
         and (not networks or any(part.lower() in layer.network.lower() for part in networks))
+        and (not kinds or layer.kind.lower() in kinds)
     )
+
+
+def unique_layers(layers: Iterable[Layer]) -> tuple[Layer, ...]:
+    """The first layer of every shape."""
+    found: dict[Layer, Layer] = {}
+    for layer in layers:
+        found.setdefault(replace(layer, network=""), layer)
+    return tuple(found.values())

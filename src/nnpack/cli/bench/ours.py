@@ -12,10 +12,12 @@ from nnpack.cli.bench.contestant import Contestant, Operands, Prepared
 from nnpack.cli.bench.layers import Layer
 
 
-def _options(layer: Layer, threads: int) -> dict[str, Any]:
+def layer_options(layer: Layer, threads: int) -> dict[str, Any]:
+    """What ``layer`` is to `nnpack.conv2d`, beside its arrays."""
     return {
         "stride": layer.stride,
         "padding": layer.padding,
+        "dilation": layer.dilation,
         "groups": layer.groups,
         "threads": threads,
     }
@@ -23,13 +25,13 @@ def _options(layer: Layer, threads: int) -> dict[str, Any]:
 
 def prepare_packed(layer: Layer, operands: Operands, threads: int) -> Prepared:
     """A layer object: weights packed once, a fresh output every call."""
-    packed = nnpack.Conv2d(operands.weight, operands.bias, **_options(layer, threads))
+    packed = nnpack.Conv2d(operands.weight, operands.bias, **layer_options(layer, threads))
     return Prepared(partial(packed, operands.x), np.asarray)
 
 
 def prepare_out(layer: Layer, operands: Operands, threads: int) -> Prepared:
     """A layer object that writes into the same array every call."""
-    packed = nnpack.Conv2d(operands.weight, operands.bias, **_options(layer, threads))
+    packed = nnpack.Conv2d(operands.weight, operands.bias, **layer_options(layer, threads))
     y = np.empty(layer.output_shape(len(operands.x)), np.float32)
     return Prepared(partial(packed, operands.x, out=y), np.asarray)
 
@@ -37,7 +39,7 @@ def prepare_out(layer: Layer, operands: Operands, threads: int) -> Prepared:
 def prepare_cold(layer: Layer, operands: Operands, threads: int) -> Prepared:
     """The function: weights packed again in every call."""
     run = partial(
-        nnpack.conv2d, operands.x, operands.weight, operands.bias, **_options(layer, threads)
+        nnpack.conv2d, operands.x, operands.weight, operands.bias, **layer_options(layer, threads)
     )
     return Prepared(run, np.asarray)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from rich.table import Table
 from rich.text import Text
 
-from nnpack.cli.bench.results import LayerResult, Measurement, Report
+from nnpack.cli.bench.networks import NAMED_NETWORKS
+from nnpack.cli.bench.results import LayerResult, Measurement, Report, mean_speedup
 
 OURS = "nnpack"  # the contestant with packed weights: the one that ratios are about
 NOTHING = "-"
+SLOW = 0.95
+FRAMEWORKS = ("torch", "torch-cl", "onednn", "onednn-cl", "onnxruntime", "openvino")
 
 
 def layer_table(report: Report) -> Table:
@@ -62,32 +65,51 @@ def summary_table(report: Report) -> Table:
     peers = [name for name in report.contestants if not name.startswith(OURS)]
     table = Table(
         title="speed-up in geometric mean",
-        caption="packed weights over each peer; the other ways to call over the best exact peer"
+        caption="packed weights over each peer; the other ways to call over the best exact peer; "
+        f"frameworks: the best exact one of {', '.join(FRAMEWORKS)}"
         "    ! the peer was inexact on some of these layers",
     )
     table.add_column("kind")
     table.add_column("layers", justify="right")
-    table.add_column("best exact peer", justify="right")
-    for name in (*peers, *others):
+    for name in ("best exact peer", "frameworks", *peers, *others):
         table.add_column(name, justify="right")
-    for kind in (*report.kinds, None):
-        if kind is None:
-            table.add_section()
-        results = [r for r in report.results if kind in (None, r.layer.kind)]
+    for title, results in _groups(report):
         table.add_row(
-            Text(kind or "all"),
+            Text(title),
             Text(str(len(results))),
-            ratio_text(report.mean_speedup(packed, kind=kind)),
-            *(_mean(report, results, packed, peer, kind) for peer in peers),
-            *(ratio_text(report.mean_speedup(other, kind=kind)) for other in others),
+            ratio_text(mean_speedup(results, packed)),
+            ratio_text(mean_speedup(results, packed, FRAMEWORKS)),
+            *(_mean(results, packed, peer) for peer in peers),
+            *(ratio_text(mean_speedup(results, other)) for other in others),
         )
     return table
 
 
-def _mean(
-    report: Report, results: Sequence[LayerResult], packed: str, peer: str, kind: str | None
-) -> Text:
-    text = ratio_text(report.mean_speedup(packed, peer, kind))
+def _groups(report: Report) -> Iterator[tuple[str, list[LayerResult]]]:
+    """The rows of the summary: every kind, the networks that go by name, and all."""
+    for kind in report.kinds:
+        yield kind, [r for r in report.results if r.layer.kind == kind]
+    named = [r for r in report.results if r.layer.network in NAMED_NETWORKS]
+    if 0 < len(named) < len(report.results):
+        yield "seven networks", named
+    yield "all", list(report.results)
+
+
+def slow_lines(report: Report, bound: float = SLOW) -> list[str]:
+    """The layers on which ours is slower than ``bound`` times the best exact peer."""
+    slow = [r for r in report.results if (ratio := r.speedup(OURS)) is not None and ratio < bound]
+    if not slow:
+        return []
+    head = f"{len(slow)} of {len(report.results)} layers below {bound} of the best exact peer:"
+    return [head, *(f"  {layer_line(r)}" for r in sorted(slow, key=_ratio))]
+
+
+def _ratio(result: LayerResult) -> float:
+    return result.speedup(OURS) or 0.0
+
+
+def _mean(results: Sequence[LayerResult], packed: str, peer: str) -> Text:
+    text = ratio_text(mean_speedup(results, packed, peer))
     found = (result.find(peer) for result in results)
     if any(m and m.samples and not m.is_exact for m in found):
         text.append("!")
@@ -96,7 +118,7 @@ def _mean(
 
 def layer_line(result: LayerResult) -> str:
     """One line about a finished layer, for those who watch."""
-    parts = [f"{result.layer.network:<14}{result.layer.name:<26}"]
+    parts = [f"{result.layer.network:<14}{result.layer.name:<30}"]
     gflops, best, ratio = result.gflops(OURS), result.best_peer, result.speedup(OURS)
     if gflops is not None:
         time = milliseconds(result.seconds(OURS))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from nnpack.cli.bench.layers import Layer
 from nnpack.cli.bench.reference import EXACT
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +64,30 @@ class LayerResult:
     @property
     def best_peer(self) -> Measurement | None:
         """The fastest peer whose output was exact."""
-        timed = [m for m in self.measurements if not m.is_ours and m.is_exact and m.samples]
+        return self.best_of(None)
+
+    def best_of(self, names: Collection[str] | None) -> Measurement | None:
+        """The fastest peer of ``names`` (of all when None) whose output was exact."""
+        timed = [
+            m
+            for m in self.measurements
+            if not m.is_ours
+            and m.is_exact
+            and m.samples
+            and (names is None or m.contestant in names)
+        ]
         return min(timed, key=lambda m: statistics.median(m.samples), default=None)
 
-    def speedup(self, contestant: str, over: str | None = None) -> float | None:
-        """How many times faster ``contestant`` is than ``over`` (the best exact peer when None)."""
-        best = self.best_peer
-        theirs = self.seconds(over) if over else best.seconds if best else None
+    def speedup(self, contestant: str, over: str | Collection[str] | None = None) -> float | None:
+        """How many times faster ``contestant`` is than ``over``.
+
+        That is a name, or several, of whom the best exact one counts, or None for all peers.
+        """
+        if isinstance(over, str):
+            theirs = self.seconds(over)
+        else:
+            best = self.best_of(over)
+            theirs = best.seconds if best else None
         ours = self.seconds(contestant)
         return theirs / ours if theirs and ours else None
 
@@ -95,12 +112,8 @@ class Report:
         self, contestant: str, over: str | None = None, kind: str | None = None
     ) -> float | None:
         """Geometric mean of the speed-up over the layers of ``kind`` (all of them when None)."""
-        return geometric_mean(
-            ratio
-            for result in self.results
-            if kind in (None, result.layer.kind)
-            and (ratio := result.speedup(contestant, over)) is not None
-        )
+        results = [result for result in self.results if kind in (None, result.layer.kind)]
+        return mean_speedup(results, contestant, over)
 
     def faults(self) -> list[str]:
         """Where our own output was missing or not exact: ``"layer: contestant: reason"``."""
@@ -110,6 +123,33 @@ class Report:
             for m in result.measurements
             if m.is_ours and (m.reason is not None or not m.is_exact)
         ]
+
+
+def mean_speedup(
+    results: Iterable[LayerResult], contestant: str, over: str | Collection[str] | None = None
+) -> float | None:
+    """Geometric mean of `LayerResult.speedup`, of the results that have one."""
+    ratios = (result.speedup(contestant, over) for result in results)
+    return geometric_mean(ratio for ratio in ratios if ratio is not None)
+
+
+def merge(report: Report, former: Report) -> Report:
+    """``report`` with the results of ``former`` ahead of its own, and all its contestants.
+
+    Raises ValueError when they were measured on other machines, batches or numbers of threads.
+    """
+    for name in ("batch", "threads"):
+        ours, theirs = getattr(report, name), getattr(former, name)
+        if ours != theirs:
+            raise ValueError(f"was measured with {name}={theirs}, not {ours}")
+    processors = report.machine.get("processor"), former.machine.get("processor")
+    if processors[0] != processors[1]:
+        raise ValueError(f"was measured on another machine, {processors[1]}")
+    return replace(
+        report,
+        contestants=tuple(dict.fromkeys((*report.contestants, *former.contestants))),
+        results=(*former.results, *report.results),
+    )
 
 
 def geometric_mean(values: Iterable[float]) -> float | None:
@@ -149,7 +189,9 @@ def from_json(text: str) -> Report:
 
 
 def _read_result(entry: dict[str, Any]) -> LayerResult:
-    layer = {k: v for k, v in entry["layer"].items() if k in Layer.__dataclass_fields__}
+    words = {k: v for k, v in entry["layer"].items() if k in Layer.__dataclass_fields__}
+    layer: dict[str, Any]
+    layer = {k: tuple(v) if isinstance(v, list) else v for k, v in words.items()}
     measurements = (
         Measurement(
             contestant=values["contestant"],

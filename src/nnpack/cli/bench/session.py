@@ -17,6 +17,9 @@ from nnpack.cli.bench.reference import WRONG, Reference
 from nnpack.cli.bench.results import LayerResult, Measurement
 from nnpack.cli.bench.timing import Clock, Schedule, Timings, run_rounds
 
+OnStep = Callable[[str, str], None]
+"""Told what happens at the moment, and the name of the contestant it happens to, or nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -32,20 +35,20 @@ def measure_layer(
     layer: Layer,
     contestants: Sequence[Contestant],
     setting: Setting,
-    on_step: Callable[[str], None] = lambda _step: None,
+    on_step: OnStep = lambda _step, _contestant: None,
 ) -> LayerResult:
-    """Run ``contestants`` on ``layer``; ``on_step`` is told what happens at the moment.
+    """Run ``contestants`` on ``layer``; ``on_step`` is told what happens, and to whom.
 
     A contestant that raises, or whose output is no approximation of the reference, is not timed,
     and its measurement gives the reason.
     """
     operands = random_operands(layer, setting.batch)
-    on_step("reference in float64")
+    on_step("reference in float64", "")
     reference = Reference(layer, operands)
     ready: dict[str, Prepared] = {}
     measurements: list[Measurement] = []
     for contestant in contestants:
-        on_step(f"verifying {contestant.name}")
+        on_step(f"verifying {contestant.name}", contestant.name)
         prepared, measurement = _verify(contestant, layer, operands, reference, setting.threads)
         measurements.append(measurement)
         if prepared and measurement.reason is None:
@@ -54,7 +57,9 @@ def measure_layer(
         {name: prepared.run for name, prepared in ready.items()},
         setting.schedule,
         clock=setting.clock,
-        on_round=lambda rounds: on_step(f"timing, round {rounds}"),
+        # Inexact peers set no mark.
+        rivals=[m.contestant for m in measurements if m.is_exact],
+        on_turn=lambda name, number: on_step(f"timing, round {number}", name),
     )
     timed = (_with_times(measurement, timings) for measurement in measurements)
     return LayerResult(layer, setting.batch, tuple(timed))

@@ -21,7 +21,8 @@ def prepare(layer: Layer, operands: Operands, threads: int) -> Prepared:
     The older sessions recycle the memory of their input, which would have to be copied in again
     for every run; a module leaves its input alone.
     """
-    nn, expr = importlib.import_module("MNN.nn"), importlib.import_module("MNN.expr")
+    with quiet():  # it greets everybody who imports it
+        nn, expr = importlib.import_module("MNN.nn"), importlib.import_module("MNN.expr")
     options = {"backend": CPU, "precision": "high", "numThread": threads}
     with tempfile.TemporaryDirectory() as folder, quiet():
         model = _convert(layer, operands, pathlib.Path(folder))

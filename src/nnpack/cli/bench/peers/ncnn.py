@@ -28,12 +28,15 @@ def parameters(layer: Layer) -> str:
     """The text of ncnn's ``.param`` file for ``layer``."""
     keys = {
         0: layer.out_channels,
-        1: layer.kernel,
+        1: layer.window[1],
+        2: layer.dilation,
         3: layer.stride,
-        4: layer.padding,
+        4: layer.margins[1],
         5: 1,  # has a bias
         6: int(np.prod(layer.weight_shape)),
     }
+    if layer.window[0] != layer.window[1] or layer.margins[0] != layer.margins[1]:
+        keys |= {11: layer.window[0], 14: layer.margins[0]}
     kind = "Convolution"
     if layer.groups > 1:
         kind, keys[7] = "ConvolutionDepthWise", layer.groups

@@ -21,9 +21,10 @@ def conv_model(layer: Layer, operands: Operands) -> bytes:
         "Conv",
         [INPUT, "weight", "bias"],
         [OUTPUT],
-        kernel_shape=[layer.kernel] * 2,
+        kernel_shape=list(layer.window),
         strides=[layer.stride] * 2,
-        pads=[layer.padding] * 4,
+        pads=[*layer.margins, *layer.margins],
+        dilations=[layer.dilation] * 2,
         group=layer.groups,
     )
     batch = len(operands.x)

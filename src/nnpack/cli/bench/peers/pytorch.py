@@ -49,7 +49,7 @@ def _prepare_functional(
 ) -> Prepared:
     torch = _torch(threads)
     x, weight, bias = _tensors(torch, operands, memory_format)
-    shape = (layer.stride, layer.padding, 1, layer.groups)
+    shape = (layer.stride, layer.margins, layer.dilation, layer.groups)
     run = partial(torch.nn.functional.conv2d, x, weight, bias, *shape)
     return Prepared(run, _to_array)
 
@@ -57,13 +57,14 @@ def _prepare_functional(
 def _prepare_packed(layer: Layer, operands: Operands, threads: int, memory_format: str) -> Prepared:
     torch = _torch(threads)
     x, weight, bias = _tensors(torch, operands, memory_format)
-    padding, stride = [layer.padding] * 2, [layer.stride] * 2
+    padding, stride = list(layer.margins), [layer.stride] * 2
+    dilation = [layer.dilation] * 2
     packed = torch.ops.mkldnn._reorder_convolution_weight(
-        weight, padding, stride, [1, 1], layer.groups, list(x.shape)
+        weight, padding, stride, dilation, layer.groups, list(x.shape)
     )
     run = partial(
         torch.ops.mkldnn._convolution_pointwise,
-        *(x, packed, bias, padding, stride, [1, 1], layer.groups, "none", [], ""),
+        *(x, packed, bias, padding, stride, dilation, layer.groups, "none", [], ""),
     )
     return Prepared(run, _to_array)
 
