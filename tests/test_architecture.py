@@ -23,6 +23,7 @@ VOCABULARY = {
     "arrays": {"errors"},
     "epilogue": {"arguments", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
+    "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
     "input_gradient": {"epilogue", "geometry", "problem"},
 }

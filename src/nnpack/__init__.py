@@ -26,6 +26,14 @@ if TYPE_CHECKING:
         conv_transpose2d_input_gradient,
         explain_conv2d_input_gradient,
     )
+    from nnpack.functional.pooling import (
+        adaptive_avg_pool2d,
+        adaptive_max_pool2d,
+        avg_pool2d,
+        global_avg_pool2d,
+        global_max_pool2d,
+        max_pool2d,
+    )
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
@@ -49,6 +57,9 @@ __all__ = [
     "Relu",
     "SettingsError",
     "__version__",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+    "avg_pool2d",
     "conv2d",
     "conv2d_input_gradient",
     "conv_transpose2d",
@@ -57,7 +68,10 @@ __all__ = [
     "export_wisdom",
     "forget_wisdom",
     "get_num_threads",
+    "global_avg_pool2d",
+    "global_max_pool2d",
     "import_wisdom",
+    "max_pool2d",
     "set_num_threads",
     "trim",
 ]
@@ -78,6 +92,14 @@ _NAMES_BY_MODULE = {
         "conv2d_input_gradient",
         "conv_transpose2d_input_gradient",
         "explain_conv2d_input_gradient",
+    ],
+    "nnpack.functional.pooling": [
+        "adaptive_avg_pool2d",
+        "adaptive_max_pool2d",
+        "avg_pool2d",
+        "global_avg_pool2d",
+        "global_max_pool2d",
+        "max_pool2d",
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],

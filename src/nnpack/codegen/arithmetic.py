@@ -146,8 +146,16 @@ class Arithmetic:
         operands = [self.constant(v, kind) for v in (a, b, c)]
         return self.wrap(self.intrinsic(f"llvm.fmuladd.{suffix}", kind, *operands))
 
+    def divide(self, a: Operand, b: Operand) -> Value:
+        """``a / b`` of floats."""
+        return self.binary("fdiv", a, b)
+
+    def to_float(self, value: Value) -> Value:
+        """An index as a float, rounded to nearest."""
+        return self.wrap(self.builder.sitofp(value.ir, F32))
+
     def compare(self, operator: str, a: Operand, b: Operand) -> Value:
-        """Compare signed indices, or floats (false when either is NaN)."""
+        """Compare signed indices, or floats (false when either is NaN; "ord" when neither is)."""
         left, right = self._pair(a, b)
         compare = self.builder.fcmp_ordered if self._is_float(left) else self.builder.icmp_signed
         return self.wrap(compare(operator, left, right))
@@ -202,6 +210,16 @@ class Arithmetic:
         first = self.builder.insert_element(undefined, value.ir, ir.Constant(I32, 0))
         return self.shuffle(self.wrap(first), None, [0] * lanes).ir
 
+    def splat_index(self, value: Index, lanes: int | None = None) -> Value:
+        """The i32 vector with the low half of ``value`` in every lane."""
+        count = lanes or self.lanes
+        kind = ir.VectorType(I32, count)
+        if isinstance(value, int):
+            return self.wrap(self.constant(value, kind))
+        scalar = self.builder.trunc(value.ir, I32)
+        first = self.builder.insert_element(_undefined(kind), scalar, ir.Constant(I32, 0))
+        return self.shuffle(self.wrap(first), None, [0] * count)
+
     def lane_numbers(self, lanes: int | None = None) -> Value:
         """The i32 vector 0, 1, 2, ..."""
         count = lanes or self.lanes
@@ -223,12 +241,7 @@ class Arithmetic:
     def _lane_bound(self, bound: Index, width: int) -> Value:
         if isinstance(bound, int):
             return self.wrap(self.constant(min(max(bound, 0), width), ir.VectorType(I32, width)))
-        clamped = self.minimum(self.maximum(bound, 0), width)
-        kind = ir.VectorType(I32, width)
-        scalar = self.builder.trunc(clamped.ir, I32)
-        undefined = _undefined(kind)
-        first = self.builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-        return self.shuffle(self.wrap(first), None, [0] * width)
+        return self.splat_index(self.minimum(self.maximum(bound, 0), width), width)
 
     def shuffle(self, a: Value, b: Value | None, lanes: Sequence[int]) -> Value:
         """Lanes of ``a`` then ``b`` in the given order."""

@@ -119,6 +119,19 @@ class Memory(Arithmetic):
         address = self._index_address(pointer, offset)
         self.builder.store(self.constant(value, I64), address, align=8)
 
+    def store_indices(
+        self, value: Value, pointer: Value, offset: Index = 0, *, mask: Mask = None
+    ) -> None:
+        """Store i32 lanes as i64 at ``offset`` (counted in i64); lanes outside ``mask`` stay."""
+        address = self._index_address(pointer, offset)
+        count = value.ir.type.count
+        wide = self.builder.sext(value.ir, ir.VectorType(I64, count))
+        if mask is None:
+            self.builder.store(wide, address, align=8)
+            return
+        name = f"llvm.masked.store.v{count}i64.p0"
+        self._masked(name, ir.VoidType(), (wide, address), (mask.ir,))
+
     def load_pointer(self, pointer: Value, offset: Index = 0, *, halves: bool = False) -> Value:
         """The pointer, to halves or floats, at ``offset`` (counted in i64) behind ``pointer``."""
         address = self._index_address(pointer, offset)
