@@ -14,6 +14,7 @@ from nnpack.algorithms.base import (
     weight_arguments,
 )
 from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.plane_tiles import PlanesChoice, choose_planes
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass, replace
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
@@ -62,16 +63,55 @@ class Depthwise:
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiply-adds and loads of all tiles, or the traffic of the planes."""
-        choice = _choose(problem, target, 1)
-        steps = choice.cycles * problem.group_out_channels * target.multiply_adds_per_cycle
+        narrow = choose_planes(problem, target, 1)
+        cycles = _choose(problem, target, 1).cycles
+        if narrow is not None:
+            cycles = min(cycles, narrow.cycles)
+        steps = cycles * problem.group_out_channels * target.multiply_adds_per_cycle
         seconds = product_seconds(problem, target, steps)
         return Estimate(seconds, direct_error(problem.kernel[0] * problem.kernel[1]))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
-        """One stage; a task is a band of rows of one plane."""
+        """One stage; a task is a group of narrow planes, or a band of rows of one plane."""
+        narrow = choose_planes(problem, target, threads)
+        choice = _choose(problem, target, threads)
+        if narrow is not None and narrow.cycles < choice.cycles:
+            return self._build_planes(problem, threads, narrow)
+        return self._build_bands(problem, threads, choice)
+
+    def _build_planes(self, problem: Problem, threads: int, choice: PlanesChoice) -> Plan:
+        from nnpack.kernels.depthwise_planes import DepthwisePlanes
+
+        kernel = DepthwisePlanes(
+            problem.kernel,
+            problem.stride,
+            problem.padding[2],
+            choice.rows,
+            choice.planes,
+            choice.span,
+            problem.epilogue.kind,
+        )
+        zeros = round_up(kernel.row_floats, 16)
+        groups = ceil_div(problem.out_channels, choice.planes)
+        words: dict[str, Argument] = {
+            "scratch": Slot("workspace"),
+            "scratch_stride": zeros,
+            "groups": groups,
+            "out_channels": problem.out_channels,
+            "span": choice.span,
+        }
+        return Plan(
+            algorithm=self.name,
+            stages=(Stage(kernel, problem.batch * groups, {**_arguments(problem), **words}),),
+            weight_format=_weight_format(problem),
+            workspace_bytes=FLOAT_BYTES * zeros * threads,
+            threads=threads,
+            detail=f"{choice.rows}x{choice.span} tile of {choice.planes} planes",
+        )
+
+    def _build_bands(self, problem: Problem, threads: int, choice: _Choice) -> Plan:
         from nnpack.kernels.depthwise import ZEROS_MARGIN, DepthwiseConvolution
 
-        choice = _choose(problem, target, threads)
         kernel = DepthwiseConvolution(
             problem.kernel,
             choice.rows,

@@ -248,6 +248,21 @@ class Arithmetic:
         second = b.ir if b is not None else _undefined(a.ir.type)
         return self.wrap(self.builder.shuffle_vector(a.ir, second, _order(tuple(lanes))))
 
+    def concatenate(self, vectors: Sequence[Value]) -> Value:
+        """One vector of the lanes of all ``vectors``, which are equally wide, and zeros.
+
+        The zeros make its width that of one vector times a power of two. It may be more than a
+        register holds: what is picked from it counts.
+        """
+        width = vectors[0].ir.type.count
+        zeros = [self.zeros(width)] * ((1 << (len(vectors) - 1).bit_length()) - len(vectors))
+        vectors = [*vectors, *zeros]
+        while len(vectors) > 1:
+            order = range(2 * vectors[0].ir.type.count)
+            pairs = zip(vectors[::2], vectors[1::2], strict=True)
+            vectors = [self.shuffle(a, b, order) for a, b in pairs]
+        return vectors[0]
+
     def extract(self, vector: Value, lane: int) -> Value:
         """The float in one lane."""
         return self.wrap(self.builder.extract_element(vector.ir, ir.Constant(I32, lane)))

@@ -1,0 +1,248 @@
+"""Depthwise convolution of narrow planes: whole rows in registers, several planes side by side.
+
+A vector holds one row of each of `planes` planes, `span` lanes a plane, as many as the power of
+two that a row of output needs. A row of input is loaded once, masked to its width; what a tap
+column reads is that row, every stride-th float of it, shifted by some lanes within its plane, with
+zeros following: the padding at both ends of a row costs nothing,
+
+    7 columns, tap -1:  | 0 a0 a1 a2 a3 a4 a5 a6 | 0 b0 b1 b2 b3 b4 b5 b6 |
+              tap  0:   | a0 a1 a2 a3 a4 a5 a6 0 | b0 b1 b2 b3 b4 b5 b6 0 |
+
+Rows outside the image are read from a row of zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nnpack.frozen import dataclass
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
+from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.problem import EpilogueKind
+
+_FIELDS = {
+    **dict.fromkeys(("x", "weight", "y", "scratch"), "pointer"),
+    **dict.fromkeys(
+        (
+            "scratch_stride",
+            "groups",
+            "out_channels",
+            "multiplier",
+            "height",
+            "width",
+            "out_height",
+            "out_width",
+            "pad_top",
+            "span",
+            "x_n",
+            "x_c",
+            "x_h",
+            "y_n",
+            "y_c",
+            "y_h",
+        ),
+        "index",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class DepthwisePlanes:
+    """The stage ``y[n, k, i, j] = epilogue(sum weight[k, r, s] * x[n, k // multiplier, i', j'])``.
+
+    The sum is over r and s; ``i' = i * sh + r - top``, ``j' = j * sw + s - pad_left``. A task is
+    ``planes`` output channels of one image; the last of them may repeat the last channel.
+    ``span``: lanes of a plane; no row of output is longer, no row of input than ``span * sw``.
+    ``rows``: output rows of a tile, of which a plane has at least as many.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad_left: int
+    rows: int
+    planes: int
+    span: int
+    epilogue: EpilogueKind
+    profile: bool = False
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return {**_FIELDS, **epilogue_fields(self.epilogue), **profile_fields(self.profile)}
+
+    @property
+    def in_rows(self) -> int:
+        """Rows of input that a tile reads."""
+        return (self.rows - 1) * self.stride[0] + self.kernel[0]
+
+    @property
+    def row_floats(self) -> int:
+        """Floats of a row of zeros."""
+        return self.span * self.stride[1]
+
+    def tap(self, s: int) -> tuple[int, int]:
+        """By how many lanes tap column ``s`` reads a row shifted, and which phase of it."""
+        return divmod(s - self.pad_left, self.stride[1])
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        asm.lanes = self.span  # what is loaded and stored; sums are `planes` times as wide
+        with emit_stage(asm, self.fields) as (args, first, last, worker):
+            zeros = args["scratch"] + worker * args["scratch_stride"]
+            with asm.loop(self.row_floats, step=self.span) as v:
+                asm.store(asm.zeros(), zeros, v)
+            groups, masks = args["groups"], _Masks(asm, self, args)
+            place = {"group": first % groups, "image": first // groups}
+            with (
+                PhaseTimer(args, self.profile).phase("multiplication"),
+                asm.loop(last, start=first, carry=place),
+            ):
+                _Group(asm, self, args, masks, zeros, place["image"], place["group"]).emit()
+                after = place["group"] + 1
+                full = after.equals(groups)
+                place["group"] = asm.select(full, 0, after)
+                place["image"] = asm.select(full, place["image"] + 1, place["image"])
+
+
+class _Masks:
+    """The masks of all groups, made of what is known at run time only.
+
+    Turning a vector and clearing lanes of it is one instruction with a mask, and so is a
+    broadcast into some lanes. Of shuffles that say the same, LLVM would make several, or slow ones.
+    """
+
+    def __init__(self, asm: Assembler, kernel: DepthwisePlanes, args: Arguments) -> None:
+        self._asm = asm
+        self._kernel = kernel
+        self._span = args["span"]
+        lanes, width = kernel.planes * kernel.span, args["width"]
+        self.planes = [
+            asm.lanes_between(i * self._span, lanes, lanes) for i in range(kernel.planes)
+        ]
+        size = min(kernel.row_floats, lanes)
+        loaded = range(0, kernel.row_floats, size)
+        self.loaded = [asm.lanes_below(width - n, size) for n in loaded]
+        self.stored = asm.lanes_below(args["out_width"])
+        shifts = {kernel.tap(s)[0] for s in range(kernel.kernel[1])} - {0}
+        self.shifted = {shift: self._with_source(shift) for shift in sorted(shifts)}
+
+    def _with_source(self, shift: int) -> Value:
+        """The lanes l whose lane l + shift belongs to the same plane."""
+        asm, kernel, span = self._asm, self._kernel, self._span
+        lanes = kernel.planes * kernel.span
+        low, high = -min(shift, 0), span - max(shift, 0)
+        mask = asm.lanes_between(low, high, lanes)
+        for i in range(1, kernel.planes):
+            mask = mask | asm.lanes_between(i * span + low, i * span + high, lanes)
+        return mask
+
+
+class _Group:
+    """Computes the planes of one group."""
+
+    def __init__(
+        self,
+        asm: Assembler,
+        kernel: DepthwisePlanes,
+        args: Arguments,
+        masks: _Masks,
+        zeros: Value,
+        image: Value,
+        group: Value,
+    ) -> None:
+        self.asm = asm
+        self.kernel = kernel
+        self.args = args
+        self.masks = masks
+        self.zeros = zeros
+        last, multiplier = args["out_channels"] - 1, args["multiplier"]
+        channels = [asm.minimum(group * kernel.planes + i, last) for i in range(kernel.planes)]
+        x, y = args["x"] + image * args["x_n"], args["y"] + image * args["y_n"]
+        self.sources = [x + channel // multiplier * args["x_c"] for channel in channels]
+        self.targets = [y + channel * args["y_c"] for channel in channels]
+        self.weights = self._load_weights(channels)
+        self.epilogue = Epilogue(asm, kernel.epilogue, args)
+        self.terms: list[ChannelTerms] = [self.epilogue.of_channel(c) for c in channels]
+
+    def _load_weights(self, channels: Sequence[Value]) -> list[Value]:
+        """Every tap, that of a plane in all of its lanes."""
+        asm, kernel = self.asm, self.kernel
+        taps, lanes = kernel.kernel[0] * kernel.kernel[1], kernel.planes * kernel.span
+        rows = [self.args["weight"] + channel * taps for channel in channels]
+        weights = []
+        for tap in range(taps):
+            weight = asm.broadcast(rows[0], tap, lanes)
+            for row, mask in zip(rows[1:], self.masks.planes[1:], strict=True):
+                weight = asm.select(mask, asm.broadcast(row, tap, lanes), weight)
+            weights.append(weight)
+        return weights
+
+    def emit(self) -> None:
+        """Emit all tiles. The last moves back so as to end with the plane."""
+        asm, rows, out_height = self.asm, self.kernel.rows, self.args["out_height"]
+        with asm.loop(out_height, step=rows) as begin:
+            self._emit_tile(asm.minimum(begin, out_height - rows))
+
+    def _emit_tile(self, row: Value) -> None:
+        kernel, asm = self.kernel, self.asm
+        acc = [asm.zeros(kernel.planes * kernel.span) for _ in range(kernel.rows)]
+        first = row * kernel.stride[0] - self.args["pad_top"]
+        for t in range(kernel.in_rows):
+            self._accumulate(acc, t, self._tap_columns(first + t))
+        y_h = self.args["y_h"]
+        for j, value in enumerate(acc):
+            for i, (target, terms) in enumerate(zip(self.targets, self.terms, strict=True)):
+                lanes = range(i * kernel.span, (i + 1) * kernel.span)
+                part = asm.shuffle(value, None, lanes) if kernel.planes > 1 else value
+                place = target + (row + j) * y_h
+                asm.store(self.epilogue(part, terms), place, mask=self.masks.stored)
+
+    def _accumulate(self, acc: list[Value], t: int, columns: Sequence[Value | None]) -> None:
+        """Add input row ``t`` of the tile to the output rows it belongs to."""
+        height, width = self.kernel.kernel
+        for s, vector in enumerate(columns):
+            for j in range(self.kernel.rows):
+                r = t - j * self.kernel.stride[0]
+                if vector is not None and 0 <= r < height:
+                    acc[j] = self.asm.fma(self.weights[r * width + s], vector, acc[j])
+
+    def _tap_columns(self, row: Value) -> list[Value | None]:
+        """What every tap column reads of an input row; None where that is nothing but padding."""
+        phases = self._phases(row)
+        taps = [self.kernel.tap(s) for s in range(self.kernel.kernel[1])]
+        return [self._shifted(phases[phase], shift) for shift, phase in taps]
+
+    def _phases(self, row: Value) -> list[Value]:
+        """Vector p: floats p, p + sw, p + 2 sw, ... of the row of every plane."""
+        asm, stride, span = self.asm, self.kernel.stride[1], self.kernel.span
+        inside = asm.compare(">=", row, 0) & asm.compare("<", row, self.args["height"])
+        offset = row * self.args["x_h"]
+        planes = []
+        for source in self.sources:
+            pointer = asm.select(inside, source + offset, self.zeros)
+            planes.append(asm.concatenate(self._load_row(pointer)))
+        if stride == 1:
+            return [asm.concatenate(planes)]
+        picks = [range(phase, span * stride, stride) for phase in range(stride)]
+        return [asm.concatenate([asm.shuffle(p, None, pick) for p in planes]) for pick in picks]
+
+    def _load_row(self, pointer: Value) -> list[Value]:
+        vectors = []
+        for n, mask in enumerate(self.masks.loaded):
+            size = mask.ir.type.count
+            vectors.append(self.asm.load(pointer, n * size, mask=mask, lanes=size))
+        return vectors
+
+    def _shifted(self, vector: Value, shift: int) -> Value | None:
+        """Lane l of each plane from its lane l + shift, zero where it has none."""
+        asm, count = self.asm, self.kernel.span * self.kernel.planes
+        if shift == 0:
+            return vector
+        if abs(shift) >= self.kernel.span:
+            return None
+        turned = asm.shuffle(vector, None, [(lane + shift) % count for lane in range(count)])
+        return asm.select(self.masks.shifted[shift], turned, asm.zeros(count))
