@@ -25,6 +25,7 @@ VOCABULARY = {
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
+    "gradient_problem": {"frozen", "geometry", "problem"},
     "input_gradient": {"epilogue", "geometry", "problem"},
 }
 
@@ -35,7 +36,8 @@ ARROWS = {
     "integrations": {"layers"},
     "layers": {"functional", "tuning"},
     "tuning": {"planner", "execution"},
-    "functional": {"planner", "execution"},
+    "functional": {"gradient_planner", "planner", "execution"},
+    "gradient_planner": {"planner"},
     "planner": {"algorithms", "explanation", "transposed", "verbose", "wisdom"},
     "explanation": set(),
     "verbose": set(),
