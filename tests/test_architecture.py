@@ -25,7 +25,6 @@ VOCABULARY = {
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
-    "gradient_problem": {"frozen", "geometry", "problem"},
     "input_gradient": {"epilogue", "geometry", "problem"},
 }
 
@@ -36,8 +35,7 @@ ARROWS = {
     "integrations": {"layers"},
     "layers": {"functional", "tuning"},
     "tuning": {"planner", "execution"},
-    "functional": {"gradient_planner", "planner", "execution"},
-    "gradient_planner": {"planner"},
+    "functional": {"planner", "execution"},
     "planner": {"algorithms", "explanation", "transposed", "verbose", "wisdom"},
     "explanation": set(),
     "verbose": set(),

@@ -34,11 +34,6 @@ if TYPE_CHECKING:
         global_max_pool2d,
         max_pool2d,
     )
-    from nnpack.functional.weight_gradients import (
-        conv2d_weight_gradient,
-        conv_transpose2d_weight_gradient,
-        explain_conv2d_weight_gradient,
-    )
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
@@ -67,12 +62,9 @@ __all__ = [
     "avg_pool2d",
     "conv2d",
     "conv2d_input_gradient",
-    "conv2d_weight_gradient",
     "conv_transpose2d",
     "conv_transpose2d_input_gradient",
-    "conv_transpose2d_weight_gradient",
     "explain_conv2d_input_gradient",
-    "explain_conv2d_weight_gradient",
     "export_wisdom",
     "forget_wisdom",
     "get_num_threads",
@@ -108,11 +100,6 @@ _NAMES_BY_MODULE = {
         "global_avg_pool2d",
         "global_max_pool2d",
         "max_pool2d",
-    ],
-    "nnpack.functional.weight_gradients": [
-        "conv2d_weight_gradient",
-        "conv_transpose2d_weight_gradient",
-        "explain_conv2d_weight_gradient",
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],

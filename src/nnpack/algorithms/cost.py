@@ -50,11 +50,21 @@ def skipping_rows(problem: Problem) -> int:
 
 def traffic_seconds(problem: Problem, target: Target) -> float:
     """Seconds to read x and the weights and to write y, from where they fit."""
+    in_cache = fits_last_level(problem, target)
+    rate = cache_bandwidth(target) if in_cache else target.rates.memory_bandwidth
+    return _traffic(problem, target) / rate
+
+
+def fits_last_level(problem: Problem, target: Target) -> bool:
+    """Whether x, the weights and y are expected to stay in the last-level cache between calls."""
+    return _traffic(problem, target) < target.caches.l3 // 2
+
+
+def _traffic(problem: Problem, target: Target) -> int:
+    """Bytes of x, weights and y."""
     floats = math.prod(problem.x_shape) + math.prod(problem.y_shape)
     weight_bytes = STORAGE_BYTES[packed_storage(problem, target)]
-    nbytes = FLOAT_BYTES * floats + weight_bytes * math.prod(problem.weight_shape)
-    in_cache = nbytes < target.caches.l3 // 2
-    return nbytes / (cache_bandwidth(target) if in_cache else target.rates.memory_bandwidth)
+    return FLOAT_BYTES * floats + weight_bytes * math.prod(problem.weight_shape)
 
 
 def cache_bandwidth(target: Target) -> float:

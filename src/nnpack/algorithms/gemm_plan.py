@@ -9,7 +9,7 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
-from nnpack.algorithms.cost import skipping_rows
+from nnpack.algorithms.cost import fits_last_level, skipping_rows
 from nnpack.algorithms.gemm_tiles import TileChoice
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
@@ -40,7 +40,7 @@ def gemm_plan(
     images = problem.batch * problem.groups
     panels = ceil_div(problem.group_out_channels, panel)
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    block = _block_pixels(problem, strip, target, threads)
+    block = _block_pixels(problem, strip, target, threads, packed)
     chunk = _chunk_panels(ceil_div(pixels, block) * images, panels, threads)
     patches = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
     scratch = patches + (round_up(depth * panel, 64) if kernel.widens else 0)
@@ -53,6 +53,7 @@ def gemm_plan(
         "scratch": Slot("workspace") if scratch else 0,
         "scratch_stride": scratch,
         "widened": patches,
+        "y_is_cold": int(not fits_last_level(problem, target)),
     }
     stage = Stage(kernel, tasks, _convolution_arguments(problem) | blocking)
     return Plan(
@@ -72,14 +73,16 @@ def _known_stride(problem: Problem) -> int | None:
     return stride if stride <= MAX_SHUFFLED_STRIDE else None
 
 
-def _block_pixels(problem: Problem, strip: int, target: Target, threads: int) -> int:
+def _block_pixels(problem: Problem, strip: int, target: Target, threads: int, packed: bool) -> int:
     """Pixels a task: patches of half the second-level cache, yet tasks enough for all threads.
 
-    And no more rows than can leave out the taps in the padding.
+    Half of it again where the image itself is read, since the next block is asked for meanwhile;
+    and no more rows than can leave out the taps in the padding.
     """
     pixels, images = problem.out_height * problem.out_width, problem.batch * problem.groups
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    in_cache = target.caches.l2 // 2 // (FLOAT_BYTES * depth * strip)
+    share = 2 if packed else 4
+    in_cache = target.caches.l2 // share // (FLOAT_BYTES * depth * strip)
     in_rows = skipping_rows(problem) * problem.out_width // strip
     strips = ceil_div(pixels, strip)
     wanted = ceil_div(strips * images, TASKS_PER_THREAD * threads) if threads > 1 else strips

@@ -149,10 +149,15 @@ class Memory(Arithmetic):
         """Bytes of what ``pointer`` counts in."""
         return 4 if element_type(pointer.ir) == F32 else 2
 
-    def prefetch(self, pointer: Value, offset: Index = 0, *, write: bool = False) -> None:
-        """Ask for the cache line of ``pointer + offset``, to ``write`` it or read; never faults."""
+    def prefetch(
+        self, pointer: Value, offset: Index = 0, *, write: bool = False, level: int = 1
+    ) -> None:
+        """Ask for the cache line of ``pointer + offset``, to ``write`` it or read; never faults.
+
+        ``level`` is the cache it is wanted in.
+        """
         address = self.add(pointer, offset).ir
-        flags = [ir.Constant(I32, n) for n in (int(write), 3, 1)]
+        flags = [ir.Constant(I32, n) for n in (int(write), 4 - level, 1)]
         self.intrinsic("llvm.prefetch.p0", ir.VoidType(), address, *flags)
 
     def gather(self, pointer: Value, stride: Index, mask: Value) -> Value:

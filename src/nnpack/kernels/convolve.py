@@ -45,6 +45,7 @@ _FIELDS = {
             "y_c",
             "y_h",
             "y_w",
+            "y_is_cold",
         ),
         "index",
     ),
@@ -57,7 +58,8 @@ class GemmConvolution:
 
     ``packed``: patches are packed into scratch first; otherwise the image is its own patch matrix
     (1x1 kernels, rows of channels ``x_c`` apart). ``dense``: the pixels of an output plane are
-    consecutive; otherwise each row is stored by itself, pixels ``y_w`` apart.
+    consecutive; otherwise each row is stored by itself, pixels ``y_w`` apart. ``y_is_cold``: 1 when
+    y is expected to be in no cache, 0 otherwise.
     ``stride_w``: the horizontal stride, or None when it is only known at run time.
     ``storage``: what the packed weights are. Halves that are broadcast are widened, a panel at a
     time, into the worker's scratch from ``widened`` on.
@@ -99,6 +101,17 @@ class GemmConvolution:
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
         _Emitter(asm, self).emit()
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of pixels of one image and group: its planes, its first pixel and how many."""
+
+    x: Value
+    y: Value
+    group: Value
+    start: Value
+    count: Value
 
 
 class _Emitter:
@@ -146,34 +159,44 @@ class _Emitter:
         """One task; packs unless the task before was of the same block."""
         asm = self.asm
         timer = PhaseTimer(args, self.kernel.profile)
+        place = self._place(args, block)
+        patches = scratch if self.kernel.packed else place.x + place.start
+        if self.kernel.packed:
+            with asm.when(block.equals(packed).equals(0)), timer.phase("packing"):
+                asm.call("pack", args.block, place.x, scratch, place.start, place.count)
+        with timer.phase("multiplication"):
+            after = self._place(args, block + 1)
+            self._emit_panels(args, patches, scratch, place, chunk, after.x + after.start)
+
+    def _place(self, args: Arguments, block: Value) -> _Block:
+        asm = self.asm
         pixels, block_pixels, groups = args.load("pixels", "block_pixels", "groups")
         blocks = asm.ceil_div(pixels, block_pixels)
         image = block // blocks
         n, group = image // groups, image % groups
         start = block % blocks * block_pixels
-        count = asm.minimum(block_pixels, pixels - start)
-        x = args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"]
-        y = args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"]
-        if self.kernel.packed:
-            with asm.when(block.equals(packed).equals(0)), timer.phase("packing"):
-                asm.call("pack", args.block, x, scratch, start, count)
-        patches = scratch if self.kernel.packed else x
-        with timer.phase("multiplication"):
-            self._emit_panels(args, patches, scratch, y, group, chunk, start, count)
+        return _Block(
+            args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"],
+            args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"],
+            group,
+            start,
+            asm.minimum(block_pixels, pixels - start),
+        )
 
     def _emit_panels(
         self,
         args: Arguments,
         patches: Value,
         scratch: Value,
-        y: Value,
-        group: Value,
+        block: _Block,
         chunk: Value,
-        start: Value,
-        count: Value,
+        after: Value,
     ) -> None:
-        """All strips of the block times the panels of the chunk."""
-        asm = self.asm
+        """All strips of the block times the panels of the chunk.
+
+        Meanwhile the next block is asked for, which is read from ``after``.
+        """
+        asm, group, start, count = self.asm, block.group, block.start, block.count
         panels, chunk_panels, out_channels = args.load(
             "panels", "chunk_panels", "group_out_channels"
         )
@@ -188,14 +211,15 @@ class _Emitter:
                 asm.call("widen", halves, weight, depth * self.panel)
             channel = panel * self.panel
             channels = asm.minimum(out_channels - channel, self.panel)
-            out = y + channel * args["y_c"]
+            out = block.y + channel * args["y_c"]
             with asm.loop(count, step=self.strip) as begin:
                 offset, size = self._strip_at(begin, count)
-                strip = self._strip_pointer(patches, start, offset, taps.depth)
+                strip = patches + (offset * taps.depth if self.kernel.packed else offset)
                 used = weight + taps.start * self.panel
                 words = (args.block, used, strip, out, channel + group * out_channels)
                 pixel = start + offset
-                self._call_tile((*words, channels, pixel, size, taps.depth))
+                ahead = after + (offset + self._ahead(panel))
+                self._call_tile((*words, channels, pixel, size, taps.depth, ahead))
 
     def _tap_rows(self, args: Arguments, start: Value, count: Value) -> TapRows:
         """The rows of taps that are packed for the pixels ``start .. start + count``."""
@@ -218,10 +242,11 @@ class _Emitter:
             return offset, self.asm.minimum(count - offset, self.strip)
         return self.asm.minimum(offset, count - self.strip), self.asm.index(self.strip)
 
-    def _strip_pointer(self, patches: Value, start: Value, offset: Value, depth: Value) -> Value:
-        if self.kernel.packed:
-            return patches + offset * depth
-        return patches + (start + offset)
+    def _ahead(self, panel: Value) -> Value:
+        """Which line of a strip of the next block is asked for: each panel takes another."""
+        if self.kernel.lanes == "channels":
+            return self.asm.index(0)
+        return panel % self.kernel.tile.nv * self.asm.lanes
 
     def _call_tile(self, words: tuple[Value, ...]) -> None:
         """Call the narrowest tile that covers the strip (or the panel)."""
@@ -247,20 +272,32 @@ class _Emitter:
             pixel="index",
             pixels="index",
             depth="index",
-        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth):
+            ahead="pointer",
+        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, next_):
             args = Arguments(asm, block, kernel.fields)
+            ahead = None if kernel.packed else Panel(next_, args["x_c"])
             pixel_step: Index = self.strip if kernel.packed else args["x_c"]
             patches, weights = Panel(strip, pixel_step), Panel(weight, self.panel)
             place = _Place(args, y, channel, channels, pixel, pixels)
             if kernel.lanes == "channels":
-                acc = emit_product(asm, tile, depth, patches, weights)
+                acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
                 self._emit_store_channels(tile, acc, place)
                 return
+            if kernel.dense:
+                with asm.when(asm.compare(">", args["y_is_cold"], 0)):
+                    self._emit_ask_for_output(tile, place)
             masks = None
             if not kernel.packed:
                 masks = tuple(asm.lanes_below(pixels - j * asm.lanes) for j in range(tile.nv))
-            acc = emit_product(asm, tile, depth, weights, patches, masks)
+            acc = emit_product(asm, tile, depth, weights, patches, masks, ahead)
             self._emit_store_pixels(tile, acc, place)
+
+    def _emit_ask_for_output(self, tile: GemmTile, place: _Place) -> None:
+        """Ask for the lines that the tile will be stored to, while it is computed."""
+        for i in range(tile.mr):
+            plane = place.y + place.pixel + i * place.args["y_c"]
+            for j in range(tile.nv):
+                self.asm.prefetch(plane, j * self.asm.lanes, write=True)
 
     def _emit_store_pixels(self, tile: GemmTile, acc: Accumulators, place: _Place) -> None:
         """Row i of the tile is channel i, its lanes are pixels."""

@@ -67,11 +67,13 @@ def emit_product(
     a: Panel,
     b: Panel | Indirect,
     masks: tuple[Mask, ...] | None = None,
+    ahead: Panel | None = None,
 ) -> Accumulators:
     """``acc[i, j] = sum_k A[k, i] * B[k, j]`` over ``depth`` steps, k ascending.
 
     ``A[k, i]`` is the float at ``a(k) + i``; ``B[k, j]`` the vector at ``b(k) + j * lanes``, of
-    which only the lanes in ``masks[j]`` are read when masks are given.
+    which only the lanes in ``masks[j]`` are read when masks are given. Step k asks for the cache
+    line at ``ahead(k)``, for whoever reads it next.
     """
     tile.check(asm.target)
     zero = asm.zeros()
@@ -79,7 +81,12 @@ def emit_product(
     state["a"] = a.pointer
     if isinstance(b, Panel):
         state["b"] = b.pointer
+    if ahead is not None:
+        state["ahead"] = ahead.pointer
     with asm.loop(depth, carry=state) as k:
+        if ahead is not None:
+            asm.prefetch(state["ahead"], level=2)
+            state["ahead"] = state["ahead"] + ahead.step
         if isinstance(b, Panel):
             b_k = state["b"]
             state["b"] = b_k + b.step
