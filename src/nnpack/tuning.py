@@ -19,7 +19,7 @@ from nnpack.planner import Choice, list_choices, plan_choice
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.verbose import is_verbose, report
 
-__all__ = ["TUNING_SECONDS", "interleave", "tune_problem"]
+__all__ = ["TUNING_SECONDS", "interleave", "measure_choices", "tune_problem"]
 
 # What a problem is measured for, unless told otherwise, beyond what compilation takes.
 TUNING_SECONDS = 0.5
@@ -73,6 +73,26 @@ def tune_problem(
             best = measuring.fastest([best, *rivals, *variants], seconds / 2)
         outcome = wisdom.Outcome(best.names, measuring.times)
         wisdom.keep(problem, algorithm, target, threads, outcome)
+
+
+def measure_choices(
+    problem: AnyProblem,
+    choices: Sequence[Choice],
+    target: Target,
+    threads: int,
+    arrays: Mapping[str, Float32Array],
+    *,
+    seconds: float = TUNING_SECONDS,
+) -> dict[str, float]:
+    """Seconds a run of ``choices`` by name, measured for ``seconds``; nothing is kept.
+
+    ``arrays`` has every array that runs read or write: x, weight, y, and bias and scale where the
+    problem has them. Of choices that come to the same plan only the first has a time.
+    """
+    with llvm_lock:
+        measuring = _Measuring(problem, target, threads, arrays)
+        measuring.fastest(choices, seconds)
+        return measuring.times
 
 
 class _Measuring:

@@ -59,7 +59,7 @@ def tune(  # noqa: PLR0917, RUF100 - typer fills the arguments by name
     """
     console = make_console()
     if not (calibrate or forget or import_file or export_file):
-        layers = command.select(False, pattern, network, None)
+        layers = command.Wanted(False, pattern, network).quick()
         _tune(console, layers, batch, threads or nnpack.get_num_threads(), seconds)
         return
     if forget:

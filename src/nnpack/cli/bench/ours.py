@@ -10,6 +10,7 @@ import numpy as np
 import nnpack
 from nnpack.cli.bench.contestant import Contestant, Operands, Prepared
 from nnpack.cli.bench.layers import Layer
+from nnpack.problem import Problem
 
 
 def layer_options(layer: Layer, threads: int) -> dict[str, Any]:
@@ -21,6 +22,19 @@ def layer_options(layer: Layer, threads: int) -> dict[str, Any]:
         "groups": layer.groups,
         "threads": threads,
     }
+
+
+def layer_problem(layer: Layer, batch: int) -> Problem:
+    """``layer`` as planners know it: the problem of the same arguments."""
+    return Problem.conv2d(
+        layer.input_shape(batch),
+        layer.weight_shape,
+        bias_shape=(layer.out_channels,),
+        stride=layer.stride,
+        padding=layer.margins,
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
 
 
 def prepare_packed(layer: Layer, operands: Operands, threads: int) -> Prepared:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import typer
 
@@ -49,6 +49,13 @@ def split_available(peers: Sequence[Contestant]) -> tuple[list[Contestant], dict
     reasons = {peer.name: peer.why_unavailable() for peer in peers}
     absent = {name: reason for name, reason in reasons.items() if reason is not None}
     return [peer for peer in peers if peer.name not in absent], absent
+
+
+def check_modes(flags: Mapping[str, bool]) -> None:
+    """At most one of them. Raises BadParameter."""
+    given = [name for name, on in flags.items() if on]
+    if len(given) > 1:
+        raise typer.BadParameter(f"{' and '.join(given)} are separate runs; give one of them")
 
 
 def check_files(json_file: pathlib.Path | None, plot_file: pathlib.Path | None) -> None:
