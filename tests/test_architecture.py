@@ -22,10 +22,12 @@ VOCABULARY = {
     "arguments": {"errors"},
     "arrays": {"errors"},
     "epilogue": {"arguments", "errors", "frozen"},
+    "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
     "input_gradient": {"epilogue", "geometry", "problem"},
+    "softmax_problem": {"arguments", "errors", "frozen"},
 }
 
 # Each part and those directly below it; it may import all that can be reached.

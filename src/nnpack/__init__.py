@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         conv_transpose2d_input_gradient,
         explain_conv2d_input_gradient,
     )
+    from nnpack.functional.normalization import batch_norm, batch_norm_gradient, fold_batch_norm
     from nnpack.functional.pooling import (
         adaptive_avg_pool2d,
         adaptive_max_pool2d,
@@ -33,6 +34,14 @@ if TYPE_CHECKING:
         global_avg_pool2d,
         global_max_pool2d,
         max_pool2d,
+    )
+    from nnpack.functional.softmax import (
+        cross_entropy,
+        cross_entropy_gradient,
+        log_softmax,
+        log_softmax_gradient,
+        softmax,
+        softmax_gradient,
     )
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
@@ -60,19 +69,28 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
     "avg_pool2d",
+    "batch_norm",
+    "batch_norm_gradient",
     "conv2d",
     "conv2d_input_gradient",
     "conv_transpose2d",
     "conv_transpose2d_input_gradient",
+    "cross_entropy",
+    "cross_entropy_gradient",
     "explain_conv2d_input_gradient",
     "export_wisdom",
+    "fold_batch_norm",
     "forget_wisdom",
     "get_num_threads",
     "global_avg_pool2d",
     "global_max_pool2d",
     "import_wisdom",
+    "log_softmax",
+    "log_softmax_gradient",
     "max_pool2d",
     "set_num_threads",
+    "softmax",
+    "softmax_gradient",
     "trim",
 ]
 
@@ -93,6 +111,7 @@ _NAMES_BY_MODULE = {
         "conv_transpose2d_input_gradient",
         "explain_conv2d_input_gradient",
     ],
+    "nnpack.functional.normalization": ["batch_norm", "batch_norm_gradient", "fold_batch_norm"],
     "nnpack.functional.pooling": [
         "adaptive_avg_pool2d",
         "adaptive_max_pool2d",
@@ -100,6 +119,14 @@ _NAMES_BY_MODULE = {
         "global_avg_pool2d",
         "global_max_pool2d",
         "max_pool2d",
+    ],
+    "nnpack.functional.softmax": [
+        "cross_entropy",
+        "cross_entropy_gradient",
+        "log_softmax",
+        "log_softmax_gradient",
+        "softmax",
+        "softmax_gradient",
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],

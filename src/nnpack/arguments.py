@@ -19,6 +19,7 @@ __all__ = [
     "MAX_INTEGER",
     "IntOrPair",
     "PaddingLike",
+    "as_axis",
     "as_integer",
     "as_number",
     "as_paddings",
@@ -44,6 +45,20 @@ def as_integer(name: str, value: object, *, least: int) -> int:
         raise ProblemError(f"{name}={value!r} must be an integer") from None
     _check_range(name, value, (number,), least)
     return number
+
+
+def as_axis(name: str, value: object, ndim: int) -> int:
+    """Return the axis ``value`` of ``ndim``, counted from the end if negative, as one from 0.
+
+    Raises ProblemError.
+    """
+    try:
+        number = _index(value)
+    except TypeError:
+        raise ProblemError(f"{name}={value!r} must be an integer") from None
+    if not -ndim <= number < ndim:
+        raise ProblemError(f"{name}={value!r} must be from {-ndim} to {ndim - 1}")
+    return number % ndim
 
 
 def as_pair(name: str, value: object, *, least: int) -> tuple[int, int]:

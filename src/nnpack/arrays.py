@@ -67,9 +67,16 @@ def as_halves(name: str, array: Float32Array) -> npt.NDArray[np.float16]:
 
 
 def check_out(
-    out: object, shape: Sequence[int], inputs: Iterable[tuple[str, npt.NDArray[Any]]]
+    out: object,
+    shape: Sequence[int],
+    inputs: Iterable[tuple[str, npt.NDArray[Any]]],
+    *,
+    in_place: bool = False,
 ) -> Float32Array:
     """Return ``out``, into which a result of ``shape`` may be written while ``inputs`` are read.
+
+    With ``in_place`` it may be an input itself, element for element: for operations that read each
+    element of an input before they write that of the result.
 
     Overlap is judged by the bounds of the memory, so that an input interleaved with ``out`` without
     sharing an element is refused as well.
@@ -89,9 +96,18 @@ def check_out(
             f"pass numpy.empty({tuple(shape)}, numpy.float32)"
         )
     for name, array in inputs:
-        if np.may_share_memory(out, array):
+        if np.may_share_memory(out, array) and not (in_place and _are_same(out, array)):
             raise ProblemError(f"out overlaps {name}; pass memory of its own")
     return out
+
+
+def _are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether two arrays have the same elements in the same places."""
+    return a is b or (
+        a.shape == b.shape
+        and a.strides == b.strides
+        and a.__array_interface__["data"] == b.__array_interface__["data"]
+    )
 
 
 def optional_vector(name: str, value: object) -> Float32Array | None:

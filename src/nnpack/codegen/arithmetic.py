@@ -139,6 +139,12 @@ class Arithmetic:
         """``-a``."""
         return self.wrap((self.builder.fneg if self._is_float(a.ir) else self.builder.neg)(a.ir))
 
+    def sqrt(self, a: Value) -> Value:
+        """The square root of floats, correctly rounded."""
+        kind = a.ir.type
+        suffix = f"v{kind.count}f32" if isinstance(kind, ir.VectorType) else "f32"
+        return self.wrap(self.intrinsic(f"llvm.sqrt.{suffix}", kind, a.ir))
+
     def fma(self, a: Operand, b: Operand, c: Value) -> Value:
         """``a * b + c``, fused where the target can (one rounding), else multiplied and added."""
         kind = c.ir.type

@@ -163,9 +163,17 @@ class Memory(Arithmetic):
     def gather(self, pointer: Value, stride: Index, mask: Value) -> Value:
         """Lanes l from ``pointer + l * stride``; lanes outside ``mask`` are zero, unread."""
         lanes = mask.ir.type.count
-        kind = self.vector_type(lanes)
         numbers = ir.Constant(ir.VectorType(I64, lanes), list(range(lanes)))
         offsets = self.builder.mul(numbers, self._splat_index(stride, lanes))
+        return self._gather(pointer, offsets, mask)
+
+    def gather_at(self, pointer: Value, offsets: Value, mask: Value) -> Value:
+        """Lanes l from ``pointer + offsets[l]`` (i32); lanes outside ``mask`` are zero, unread."""
+        return self._gather(pointer, offsets.ir, mask)
+
+    def _gather(self, pointer: Value, offsets: Any, mask: Value) -> Value:
+        lanes = mask.ir.type.count
+        kind = self.vector_type(lanes)
         gep = self.builder.gep(pointer.ir, [offsets], source_etype=F32)
         gep.type = ir.VectorType(POINTER, lanes)
         name = f"llvm.masked.gather.v{lanes}f32.v{lanes}p0"

@@ -32,12 +32,13 @@ def run_planned(
 
     Programs are kept by problem. Everything has been validated before.
     """
-    program = _planned_program(planner, problem, host_target(), resolve_num_threads(threads))
+    program = _planned_program(planner, problem, resolve_num_threads(threads))
     program.run({name: address(array) for name, array in arrays.items()})
 
 
 @functools.lru_cache(maxsize=256)
-def _planned_program(planner: Planner, problem: object, target: Target, threads: int) -> Program:
+def _planned_program(planner: Planner, problem: object, threads: int) -> Program:
+    target = host_target()
     plan = planner(problem, target, threads)
     return Program(plan.stages, target, threads, plan.workspace_bytes)
 

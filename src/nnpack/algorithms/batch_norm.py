@@ -1,0 +1,160 @@
+"""Batch normalisation and its gradients: sums by chunks, terms of each channel, application."""
+
+from __future__ import annotations
+
+from nnpack.algorithms.base import CACHE_LINE, FLOAT_BYTES, ceil_div, epilogue_words, round_up
+from nnpack.algorithms.elementary import block_of, simple_plan
+from nnpack.batch_norm_problem import BatchNormGradientProblem, BatchNormProblem
+from nnpack.codegen.target import Target
+from nnpack.plan import Argument, Plan, Slot, Stage
+
+__all__ = ["plan_batch_norm", "plan_batch_norm_gradient"]
+
+# A chunk is read twice, the second time from the first-level cache, of which it takes half.
+_CHUNK_FLOATS = 4096
+_CHUNK_ROWS = 256
+
+Problem = BatchNormProblem | BatchNormGradientProblem
+Words = dict[str, Argument]
+
+
+def plan_batch_norm(problem: BatchNormProblem, target: Target, threads: int) -> Plan:
+    """Slots x, y, gamma, beta and mean; in inference variance, in training outputs besides.
+
+    Those are ``mean``, ``variance`` and ``inverse_std``, each (C,).
+    """
+    from nnpack.kernels.normalization import GivenTerms, Normalize
+
+    space = _Workspace()
+    slope = space.take(problem.channels)
+    vectors = ceil_div(problem.channels, target.lanes)
+    if problem.training:
+        stages = _moments(problem, target, space, slope)
+    else:
+        words: Words = {
+            "variance": Slot("variance"),
+            "inverse_std": space.take(problem.channels),
+            "slope": slope,
+            "channels": problem.channels,
+            "eps": problem.eps,
+            **_gamma(problem),
+        }
+        stages = (Stage(GivenTerms(problem.gamma), vectors, words),)
+    epilogue = problem.epilogue
+    apply: Words = {"x": Slot("x"), "y": Slot("y"), "mean": Slot("mean"), **_extents(problem)}
+    apply |= epilogue_words(epilogue)
+    apply["scale"] = slope
+    if problem.beta:
+        apply["bias"] = Slot("beta")
+    last = _apply(problem, target, Normalize(problem.pixels > 1, epilogue.kind), apply)
+    return simple_plan("batch_norm", (*stages, last), threads, space.nbytes)
+
+
+def plan_batch_norm_gradient(
+    problem: BatchNormGradientProblem, target: Target, threads: int
+) -> Plan:
+    """Slots x, grad, gamma, mean and inverse_std; y, grad_gamma and grad_beta are written."""
+    from nnpack.kernels.normalization_gradient import (
+        ChunkGradients,
+        CombineGradients,
+        InputGradient,
+    )
+
+    constant = not problem.training
+    space = _Workspace()
+    chunks, tasks = _chunks(problem, target)
+    count = chunks["image_chunks"] * chunks["parts"]
+    names = ("factor",) if constant else ("factor", "slope", "bias")
+    terms: Words = {name: space.take(problem.channels) for name in names}
+    sums: Words = {
+        name: space.take(count * problem.channels) for name in ("bias_sums", "slope_sums")
+    }
+    arrays: Words = {name: Slot(name) for name in ("x", "grad", "mean")}
+    planes = problem.pixels > 1
+    extents = _extents(problem)
+    first = Stage(ChunkGradients(planes), tasks, {**arrays, **sums, **extents, **chunks})
+    outputs: Words = {name: Slot(name) for name in ("inverse_std", "grad_gamma", "grad_beta")}
+    combine = Stage(
+        CombineGradients(problem.gamma, constant),
+        ceil_div(problem.channels, target.lanes),
+        {**sums, **outputs, **terms, **extents, **chunks, **_gamma(problem)},
+    )
+    words = {**arrays, **terms, **extents, "y": Slot("y")}
+    last = _apply(problem, target, InputGradient(planes, constant), words)
+    return simple_plan("batch_norm", (first, combine, last), threads, space.nbytes)
+
+
+def _moments(
+    problem: BatchNormProblem, target: Target, space: _Workspace, slope: Slot
+) -> tuple[Stage, ...]:
+    """The stages that find the slots mean, variance and inverse_std, and ``slope``."""
+    from nnpack.kernels.normalization import ChunkMoments, CombineMoments
+
+    chunks, tasks = _chunks(problem, target)
+    count = chunks["image_chunks"] * chunks["parts"]
+    parts: Words = {name: space.take(count * problem.channels) for name in ("mean", "square")}
+    words: Words = {**parts, **_extents(problem), **chunks}
+    found: Words = {
+        "batch_mean": Slot("mean"),
+        "variance": Slot("variance"),
+        "inverse_std": Slot("inverse_std"),
+        "slope": slope,
+        "eps": problem.eps,
+    }
+    return (
+        Stage(ChunkMoments(problem.pixels > 1), tasks, {**words, "x": Slot("x")}),
+        Stage(
+            CombineMoments(problem.gamma),
+            ceil_div(problem.channels, target.lanes),
+            {**words, **found, **_gamma(problem)},
+        ),
+    )
+
+
+def _extents(problem: Problem) -> Words:
+    return {
+        "batch": problem.batch,
+        "channels": problem.channels,
+        "pixels": problem.pixels,
+    }
+
+
+def _gamma(problem: Problem) -> Words:
+    return {"gamma": Slot("gamma")} if problem.gamma else {}
+
+
+def _chunks(problem: Problem, target: Target) -> tuple[dict[str, int], int]:
+    """The words of ``kernels.chunks.CHUNKS``, and how many tasks they are."""
+    if problem.pixels == 1:
+        images, part = min(problem.batch, _CHUNK_ROWS), 1
+        items = ceil_div(problem.channels, target.lanes)
+    else:
+        images = max(1, min(problem.batch, _CHUNK_FLOATS // problem.pixels))
+        part = min(problem.pixels, _CHUNK_FLOATS)
+        items = problem.channels
+    image_chunks, parts = ceil_div(problem.batch, images), ceil_div(problem.pixels, part)
+    words = {"images": images, "part": part, "image_chunks": image_chunks, "parts": parts}
+    return words, items * image_chunks * parts
+
+
+def _apply(problem: Problem, target: Target, kernel: object, words: Words) -> Stage:
+    """The stage that writes every number, a block of planes or of rows of channels a task."""
+    if problem.pixels > 1:
+        block = block_of(problem.pixels)
+        tasks = ceil_div(problem.batch * problem.channels, block)
+    else:
+        block = block_of(target.lanes)
+        tasks = ceil_div(problem.channels, target.lanes) * ceil_div(problem.batch, block)
+    return Stage(kernel, tasks, {**words, "block": block})  # type: ignore[arg-type]
+
+
+class _Workspace:
+    """Hands out parts of the workspace, each from a cache line on."""
+
+    def __init__(self) -> None:
+        self.nbytes = 0
+
+    def take(self, floats: int) -> Slot:
+        slot = Slot("workspace", self.nbytes)
+        self.nbytes += round_up(FLOAT_BYTES * floats, CACHE_LINE)
+        return slot

@@ -1,0 +1,236 @@
+"""Batch normalisation, for inference and for training, its gradients, and its folding."""
+
+from __future__ import annotations
+
+from typing import Literal, SupportsIndex, overload
+
+import numpy as np
+
+from nnpack.algorithms.batch_norm import plan_batch_norm, plan_batch_norm_gradient
+from nnpack.arguments import as_integer, as_number
+from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.batch_norm_problem import (
+    BatchNormGradientProblem,
+    batch_norm_problem,
+    normalized_extents,
+)
+from nnpack.epilogue import Activation
+from nnpack.errors import DtypeError, ProblemError
+from nnpack.functional.running import run_planned
+from nnpack.runtime.memory import empty_output
+
+__all__ = ["batch_norm", "batch_norm_gradient", "fold_batch_norm"]
+
+Normalized = tuple[Float32Array, Float32Array, Float32Array]
+
+
+@overload
+def batch_norm(
+    x: object,
+    gamma: object = None,
+    beta: object = None,
+    mean: object = None,
+    variance: object = None,
+    *,
+    eps: float = 1e-5,
+    training: Literal[False] = False,
+    momentum: float = 0.1,
+    activation: Activation | None = None,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array: ...
+
+
+@overload
+def batch_norm(
+    x: object,
+    gamma: object = None,
+    beta: object = None,
+    mean: object = None,
+    variance: object = None,
+    *,
+    eps: float = 1e-5,
+    training: Literal[True],
+    momentum: float = 0.1,
+    activation: Activation | None = None,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Normalized: ...
+
+
+def batch_norm(
+    x: object,
+    gamma: object = None,
+    beta: object = None,
+    mean: object = None,
+    variance: object = None,
+    *,
+    eps: float = 1e-5,
+    training: bool = False,
+    momentum: float = 0.1,
+    activation: Activation | None = None,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array | Normalized:
+    """``activation(gamma * (x - mean) / sqrt(variance + eps) + beta)``, channel by channel.
+
+    x is float32, (N, C), (N, C, L) or (N, C, H, W); the others are (C,). Without ``gamma`` it is 1,
+    without ``beta`` 0. ``out`` may be x.
+
+    With ``training`` mean and biased variance are those of x, found in float32 but safe at any
+    mean, and (y, mean, inverse_std) is returned, what `batch_norm_gradient` needs. ``mean`` and
+    ``variance`` are then running statistics, both or neither, and changed in place:
+    ``(1 - momentum) * running + momentum * batch``, with the unbiased variance.
+
+    Raises ProblemError or DtypeError for malformed arguments, before anything is written;
+    ProblemError also when training on a single number a channel.
+    """
+    x = as_float32("x", x)
+    batch, channels, pixels = normalized_extents("x", x.shape)
+    parameters = _vectors(channels, gamma=gamma, beta=beta)
+    running = _vectors(channels, mean=mean, variance=variance)
+    if len(running) == 1 or not (running or training):
+        raise ProblemError("mean and variance must both be given; only training can do without")
+    flags = "gamma" in parameters, "beta" in parameters
+    problem = batch_norm_problem(batch, channels, pixels, *flags, eps, activation, bool(training))
+    if training:
+        factor = as_number("momentum", momentum)
+        _check_writeable(mean=mean, variance=variance)
+    inputs = {"x": x, **parameters, **running}
+    y = _result(x, out, inputs)
+    arrays = {"x": np.ascontiguousarray(x), "y": y, **parameters}
+    if not training:
+        if not problem.is_empty:
+            run_planned(plan_batch_norm, problem, {**arrays, **running}, threads)
+        return y
+    moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
+    run_planned(plan_batch_norm, problem, {**arrays, **moments}, threads)
+    if running:
+        _update_running(mean, moments["mean"], factor)
+        count = batch * pixels
+        _update_running(variance, moments["variance"], factor, count / (count - 1))
+    return y, moments["mean"], moments["inverse_std"]
+
+
+def batch_norm_gradient(
+    grad_output: object,
+    x: object,
+    gamma: object,
+    mean: object,
+    inverse_std: object,
+    *,
+    training: bool = True,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Normalized:
+    """The gradients of x, gamma and beta of a `batch_norm` without activation.
+
+    ``mean`` and ``inverse_std`` are what training returned. With ``training=False`` they are
+    constants, of which x had no part: the running mean, and ``1 / sqrt(variance + eps)``.
+    ``gamma`` may be None. ``out``, for the gradient of x, may be ``grad_output`` or x.
+
+    Raises ProblemError or DtypeError for malformed arguments, before anything is written.
+    """
+    x, grad = as_float32("x", x), as_float32("grad_output", grad_output)
+    batch, channels, pixels = normalized_extents("x", x.shape)
+    if grad.shape != x.shape:
+        raise ProblemError(f"grad_output.shape={grad.shape} must be that of x, {x.shape}")
+    parameters = _vectors(channels, gamma=gamma, mean=mean, inverse_std=inverse_std)
+    if not {"mean", "inverse_std"} <= parameters.keys():
+        raise DtypeError("mean and inverse_std must be arrays, not None")
+    inputs = {"x": x, "grad_output": grad, **parameters}
+    grad_x = _result(x, out, inputs)
+    grad_gamma, grad_beta = np.zeros((2, channels), np.float32)
+    if batch:
+        arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad)}
+        results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
+        problem = BatchNormGradientProblem(
+            batch, channels, pixels, "gamma" in parameters, bool(training)
+        )
+        run_planned(plan_batch_norm_gradient, problem, {**arrays, **results, **parameters}, threads)
+    return grad_x, grad_gamma, grad_beta
+
+
+def fold_batch_norm(
+    weight: object,
+    bias: object,
+    gamma: object,
+    beta: object,
+    mean: object,
+    variance: object,
+    eps: float = 1e-5,
+    *,
+    transposed: bool = False,
+    groups: SupportsIndex = 1,
+) -> tuple[Float32Array, Float32Array]:
+    """The weight and the bias of one layer for a layer and the batch normalisation behind it.
+
+    ``weight`` is (O, ...): of a convolution, (O, I/groups, kh, kw) or (O, I/groups, k), or of a
+    fully connected layer, (O, I); with ``transposed`` (I, O/groups, ...). All others are (O,);
+    ``bias``, ``gamma`` and ``beta`` may be None. Computed in float64, rounded once:
+    ``weight * gamma / deviation`` and ``(bias - mean) * gamma / deviation + beta``.
+
+    Raises ProblemError or DtypeError for malformed arguments, and ProblemError where the deviation
+    ``sqrt(variance + eps)`` is not positive.
+    """
+    weights = as_float32("weight", weight)
+    if weights.ndim < 2:
+        raise ProblemError(f"weight.shape={weights.shape} must have 2 dimensions or more")
+    group_count = as_integer("groups", groups, least=1)
+    if transposed and weights.shape[0] % group_count:
+        raise ProblemError(f"groups={groups} must divide weight.shape[0]={weights.shape[0]}")
+    channels = weights.shape[1] * group_count if transposed else weights.shape[0]
+    terms = _vectors(channels, bias=bias, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    if not {"mean", "variance"} <= terms.keys():
+        raise DtypeError("mean and variance must be arrays, not None")
+    wide = {name: array.astype(np.float64) for name, array in terms.items()}
+    spread = wide["variance"] + as_number("eps", eps)
+    if not (spread > 0).all():
+        raise ProblemError(f"variance + eps must be positive, got {spread[~(spread > 0)][0]}")
+    factor = wide.get("gamma", 1.0) / np.sqrt(spread)
+    shift = (wide.get("bias", 0.0) - wide["mean"]) * factor + wide.get("beta", 0.0)
+    if transposed:
+        grouped = weights.reshape(group_count, -1, *weights.shape[1:])
+        columns = factor.reshape(group_count, 1, -1, *(1,) * (weights.ndim - 2))
+        folded = (grouped * columns).reshape(weights.shape)
+    else:
+        folded = weights * factor.reshape(-1, *(1,) * (weights.ndim - 1))
+    return folded.astype(np.float32), shift.astype(np.float32)
+
+
+def _vectors(channels: int, **values: object) -> dict[str, Float32Array]:
+    """Those of ``values`` that are not None, dense and of the right length."""
+    found = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        vector = as_float32(name, value, 1)
+        if vector.shape != (channels,):
+            raise ProblemError(
+                f"{name}.shape={vector.shape} must be ({channels},), one number a channel"
+            )
+        found[name] = np.ascontiguousarray(vector)
+    return found
+
+
+def _result(
+    x: Float32Array, out: Float32Array | None, inputs: dict[str, Float32Array]
+) -> Float32Array:
+    if out is None:
+        return empty_output(x.shape)
+    return check_out(out, x.shape, inputs.items(), in_place=True)
+
+
+def _check_writeable(**running: object) -> None:
+    for name, value in running.items():
+        if value is not None and not (isinstance(value, np.ndarray) and value.flags.writeable):
+            raise ProblemError(f"{name} must be a writeable numpy.ndarray, for training changes it")
+
+
+def _update_running(
+    running: object, batch: Float32Array, momentum: float, unbiased: float = 1.0
+) -> None:
+    """``running += momentum * (unbiased * batch - running)``, in float64, rounded once."""
+    assert isinstance(running, np.ndarray)
+    old = running.astype(np.float64)
+    running[...] = old + momentum * (unbiased * batch.astype(np.float64) - old)

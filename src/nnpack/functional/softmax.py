@@ -1,0 +1,215 @@
+"""Softmax, its logarithm, cross-entropy, and their gradients."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, SupportsIndex
+
+import numpy as np
+import numpy.typing as npt
+
+from nnpack.algorithms.softmax import plan_softmax
+from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.errors import DtypeError, ProblemError
+from nnpack.functional.running import run_planned
+from nnpack.runtime.memory import empty_output
+from nnpack.softmax_problem import SoftmaxProblem, softmax_problem
+
+__all__ = [
+    "Reduction",
+    "cross_entropy",
+    "cross_entropy_gradient",
+    "log_softmax",
+    "log_softmax_gradient",
+    "softmax",
+    "softmax_gradient",
+]
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def softmax(
+    x: object,
+    axis: SupportsIndex = -1,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """``exp(x) / sum(exp(x), axis)`` of a float32 array of any shape, computed from ``x - max``.
+
+    Where a sum has a NaN, +inf, or nothing but -inf in it, all of it becomes NaN. ``out`` may be x.
+
+    Raises ProblemError or DtypeError for malformed arguments, before anything is written.
+    """
+    return _forward(x, axis, threads, out, logarithm=False)
+
+
+def log_softmax(
+    x: object,
+    axis: SupportsIndex = -1,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """``log(softmax(x, axis))``, computed as ``x - max - log(sum(exp(x - max)))``.
+
+    Raises as `softmax` does.
+    """
+    return _forward(x, axis, threads, out, logarithm=True)
+
+
+def softmax_gradient(
+    grad_output: object,
+    y: object,
+    axis: SupportsIndex = -1,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """The gradient of x where ``y = softmax(x, axis)``: ``y * (g - sum(g * y, axis))``.
+
+    ``grad_output`` has the shape of y; ``out`` may be either. Raises as `softmax` does.
+    """
+    return _backward(grad_output, y, axis, threads, out, logarithm=False)
+
+
+def log_softmax_gradient(
+    grad_output: object,
+    y: object,
+    axis: SupportsIndex = -1,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """The gradient of x where ``y = log_softmax(x, axis)``: ``g - exp(y) * sum(g, axis)``.
+
+    ``grad_output`` has the shape of y; ``out`` may be either. Raises as `softmax` does.
+    """
+    return _backward(grad_output, y, axis, threads, out, logarithm=True)
+
+
+def cross_entropy(
+    logits: object,
+    labels: object,
+    *,
+    reduction: Reduction = "mean",
+    threads: SupportsIndex | None = None,
+) -> Float32Array:
+    """``-log_softmax(logits, 1)`` at the labels: (N, C, ...) and integers (N, ...) below C.
+
+    The mean or the sum over all labels as a float32 array without dimensions, summed in float64, or
+    with ``reduction="none"`` all of them. The mean of nothing is NaN.
+
+    Raises ProblemError for labels out of range or of another shape, DtypeError for labels that are
+    no integers or logits that are not float32.
+    """
+    x, classes = _as_logits(logits, labels)
+    _check_reduction(reduction)
+    y = _forward(x, 1, threads, None, logarithm=True)
+    losses = -np.take_along_axis(y, classes, 1)[:, 0]
+    if reduction == "none":
+        return np.ascontiguousarray(losses)
+    total = losses.sum(dtype=np.float64)
+    if reduction == "mean":
+        total = total / losses.size if losses.size else np.float64(np.nan)
+    return np.asarray(total, np.float32)
+
+
+def cross_entropy_gradient(
+    logits: object,
+    labels: object,
+    *,
+    reduction: Literal["mean", "sum"] = "mean",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """The gradient of the logits: ``softmax(logits, 1) - one_hot(labels)``, divided for a mean.
+
+    Shapes and errors are those of `cross_entropy`; ``out`` may be ``logits``.
+    """
+    x, classes = _as_logits(logits, labels)
+    _check_reduction(reduction, "mean", "sum")
+    share = 1.0 / max(1, classes.size) if reduction == "mean" else 1.0
+    problem = softmax_problem(x.shape, 1, factor=share)
+    y = _run(problem, {"x": x}, "y", threads, out)
+    own = np.take_along_axis(y, classes, 1)
+    np.put_along_axis(y, classes, own - np.float32(share), 1)
+    return y
+
+
+def _forward(
+    x: object,
+    axis: SupportsIndex,
+    threads: SupportsIndex | None,
+    out: Float32Array | None,
+    *,
+    logarithm: bool,
+) -> Float32Array:
+    x = as_float32("x", x)
+    problem = softmax_problem(x.shape, axis, logarithm=logarithm)
+    return _run(problem, {"x": x}, "y", threads, out)
+
+
+def _backward(
+    grad_output: object,
+    y: object,
+    axis: SupportsIndex,
+    threads: SupportsIndex | None,
+    out: Float32Array | None,
+    *,
+    logarithm: bool,
+) -> Float32Array:
+    grad, y = as_float32("grad_output", grad_output), as_float32("y", y)
+    if grad.shape != y.shape:
+        raise ProblemError(f"grad_output.shape={grad.shape} must be that of y, {y.shape}")
+    problem = softmax_problem(y.shape, axis, logarithm=logarithm, gradient=True)
+    return _run(problem, {"grad": grad, "y": y}, "x", threads, out)
+
+
+def _run(
+    problem: SoftmaxProblem,
+    inputs: dict[str, Float32Array],
+    result: str,
+    threads: SupportsIndex | None,
+    out: Float32Array | None,
+) -> Float32Array:
+    """Run ``problem`` on ``inputs``, all of one shape, which is that of the slot ``result``."""
+    shape = next(iter(inputs.values())).shape
+    if out is None:
+        written: Float32Array = empty_output(shape)
+    else:
+        written = check_out(out, shape, inputs.items(), in_place=True)
+    if not problem.is_empty:
+        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+        run_planned(plan_softmax, problem, {**arrays, result: written}, threads)
+    return written
+
+
+def _as_logits(logits: object, labels: object) -> tuple[Float32Array, npt.NDArray[Any]]:
+    """The logits, and the labels with an axis for the classes."""
+    x, classes = as_float32("logits", logits), _as_labels(labels)
+    if x.ndim < 2 or not x.shape[1]:
+        raise ProblemError(f"logits.shape={x.shape} must be (N, C, ...) with C at least 1")
+    if classes.shape != (x.shape[0], *x.shape[2:]):
+        raise ProblemError(
+            f"labels.shape={classes.shape} must be {(x.shape[0], *x.shape[2:])}, "
+            "that of logits without its classes"
+        )
+    if classes.size and (classes.min() < 0 or classes.max() >= x.shape[1]):
+        raise ProblemError(
+            f"labels are from {classes.min()} to {classes.max()}; they must be from 0 to "
+            f"{x.shape[1] - 1}, the classes of logits"
+        )
+    return x, np.expand_dims(classes, 1)
+
+
+def _as_labels(labels: object) -> npt.NDArray[Any]:
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu":
+        raise DtypeError(f"labels have dtype {array.dtype}; they must be integers")
+    return array
+
+
+def _check_reduction(reduction: object, *allowed: str) -> None:
+    allowed = allowed or ("mean", "sum", "none")
+    if reduction not in allowed:
+        raise ProblemError(f"reduction={reduction!r} must be one of {', '.join(allowed)}")

@@ -1,0 +1,174 @@
+"""Batch normalisation: moments of each channel, its terms, and their application."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnpack.frozen import dataclass
+from nnpack.kernels.chunks import CHUNKS, EXTENTS, chunk_size, emit_each, find_chunk
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
+from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Mask, Value
+
+
+@dataclass(frozen=True)
+class ChunkMoments:
+    """The stage ``mean, square = sum(x) / n, sum((x - mean)^2)`` of every chunk of a channel.
+
+    Both are (chunks, channels). A chunk has ``images`` images or one, and ``part`` pixels or all;
+    there are ``image_chunks * parts``. A task is a chunk of one channel, or of a vector of them.
+    """
+
+    planes: bool
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        pointers = dict.fromkeys(("x", "mean", "square"), "pointer")
+        return {**pointers, **EXTENTS, **CHUNKS}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            with asm.loop(last, start=first) as task:
+                chunk = find_chunk(asm, args, task, self.planes)
+                x = args["x"]
+                # Relative to one of them, so that a great mean takes no digits from the sum.
+                origin = chunk.load_first(x)
+
+                def distance(offset: Value, mask: Mask, origin: Value = origin) -> Value:
+                    return asm.load(x, offset, mask=mask) - origin
+
+                count = asm.splat(asm.to_float(chunk.count))
+                mean = origin + asm.divide(chunk.sum(distance), count)
+
+                def deviation(offset: Value, mask: Mask, mean: Value = mean) -> Value:
+                    distance = asm.load(x, offset, mask=mask) - mean
+                    return distance * distance
+
+                chunk.store(mean, args["mean"])
+                chunk.store(chunk.sum(deviation), args["square"])
+
+
+@dataclass(frozen=True)
+class CombineMoments:
+    """The stage that combines the chunks of each channel (Chan, Golub & LeVeque, 1979).
+
+    Writes (channels,): ``batch_mean``, the biased ``variance``, ``inverse_std = 1/sqrt(variance +
+    eps)`` and ``slope = gamma * inverse_std``. A task is a vector of channels.
+    """
+
+    gamma: bool
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        names = ("mean", "square", "batch_mean", "variance", "inverse_std", "slope")
+        pointers = dict.fromkeys((*names, *(("gamma",) if self.gamma else ())), "pointer")
+        return {**pointers, **EXTENTS, **CHUNKS, "eps": "float"}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            with asm.loop(last, start=first) as task:
+                channel = task * asm.lanes
+                mask = asm.lanes_below(args["channels"] - channel)
+                mean, square, count = self._combine(asm, args, channel, mask)
+                variance = asm.divide(square, count)
+                deviation = asm.sqrt(variance + asm.splat(args["eps"]))
+                inverse = asm.divide(asm.splat(1.0), deviation)
+                slope = inverse
+                if self.gamma:
+                    slope = inverse * asm.load(args["gamma"], channel, mask=mask)
+                named = {"batch_mean": mean, "variance": variance, "inverse_std": inverse}
+                for name, value in {**named, "slope": slope}.items():
+                    asm.store(value, args[name], channel, mask=mask)
+
+    @staticmethod
+    def _combine(
+        asm: Assembler, args: Arguments, channel: Value, mask: Value
+    ) -> tuple[Value, Value, Value]:
+        carry = dict.fromkeys(("mean", "square", "count"), asm.zeros())
+        with asm.loop(args["image_chunks"] * args["parts"], carry=carry) as number:
+            size = asm.splat(asm.to_float(chunk_size(asm, args, number)))
+            offset = number * args["channels"] + channel
+            distance = asm.load(args["mean"], offset, mask=mask) - carry["mean"]
+            count = carry["count"] + size
+            share = asm.divide(size, count)
+            step = distance * share
+            between = distance * step * carry["count"]
+            carry["square"] = (
+                carry["square"] + asm.load(args["square"], offset, mask=mask) + between
+            )
+            carry["mean"] = carry["mean"] + step
+            carry["count"] = count
+        return carry["mean"], carry["square"], carry["count"]
+
+
+@dataclass(frozen=True)
+class GivenTerms:
+    """The stage ``inverse_std = 1 / sqrt(variance + eps)``, ``slope = gamma * inverse_std``.
+
+    A task is a vector of channels.
+    """
+
+    gamma: bool
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        names = ("variance", "inverse_std", "slope", *(("gamma",) if self.gamma else ()))
+        return {**dict.fromkeys(names, "pointer"), "channels": "index", "eps": "float"}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            with asm.loop(last, start=first) as task:
+                channel = task * asm.lanes
+                mask = asm.lanes_below(args["channels"] - channel)
+                variance = asm.load(args["variance"], channel, mask=mask)
+                inverse = asm.divide(asm.splat(1.0), asm.sqrt(variance + asm.splat(args["eps"])))
+                slope = inverse
+                if self.gamma:
+                    slope = inverse * asm.load(args["gamma"], channel, mask=mask)
+                asm.store(inverse, args["inverse_std"], channel, mask=mask)
+                asm.store(slope, args["slope"], channel, mask=mask)
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """The stage ``y = activation(scale * (x - mean) + bias)``; ``scale`` is gamma / deviation.
+
+    The difference comes first: it is exact where x is near the mean, however large both are.
+    A task is ``block`` planes, or rows of channels.
+    """
+
+    planes: bool
+    epilogue: EpilogueKind
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        pointers = dict.fromkeys(("x", "y", "mean"), "pointer")
+        return {**pointers, **EXTENTS, "block": "index", **epilogue_fields(self.epilogue)}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            epilogue = Epilogue(asm, self.epilogue, args)
+            x, y = args["x"], args["y"]
+
+            def write(offset: Value, mask: Mask, mean: Value, terms: ChannelTerms) -> None:
+                value = asm.load(x, offset, mask=mask) - mean
+                asm.store(epilogue(value, terms), y, offset, mask=mask)
+
+            def terms_of(channel: Value, mask: Mask) -> tuple[Value, ChannelTerms]:
+                if self.planes:
+                    return asm.broadcast(args["mean"], channel), epilogue.of_channel(channel)
+                mean = asm.load(args["mean"], channel, mask=mask)
+                return mean, epilogue.of_lanes(channel, mask)
+
+            emit_each(asm, args, (first, last), self.planes, terms_of, write)
