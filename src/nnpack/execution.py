@@ -6,6 +6,7 @@ import array
 import struct
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from nnpack.codegen.compiler import compile_kernel, compile_kernels
 from nnpack.codegen.target import Target, host_target
@@ -14,7 +15,7 @@ from nnpack.plan import Argument, Slot, Stage
 from nnpack.runtime.memory import borrow_workspace, return_workspace
 from nnpack.runtime.workers import kernels_of_runs, run_frame
 
-__all__ = ["Program", "ReportedProgram", "compile_stages"]
+__all__ = ["Program", "ReportedProgram", "Runnable", "compile_stages"]
 
 _STAGE_WORDS = 3
 # The executor counts tasks in 31 bits.
@@ -74,10 +75,17 @@ class Program:
         self._frames.append(frame)
 
 
-class ReportedProgram(Program):
+class Runnable(Protocol):
+    """Whatever runs on the arrays of a call."""
+
+    def run(self, addresses: Mapping[str, int]) -> None:
+        """Run all stages on the arrays at ``addresses``, by slot name."""
+
+
+class ReportedProgram:
     """A program that tells how long every run took: ``report`` is called with the seconds."""
 
-    def __init__(self, program: Program, report: Callable[[float], None]) -> None:
+    def __init__(self, program: Runnable, report: Callable[[float], None]) -> None:
         self._program = program
         self._report = report
 

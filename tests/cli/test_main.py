@@ -115,3 +115,9 @@ def test_every_command_tells_its_options(name: str, capsys: pytest.CaptureFixtur
     pytest.importorskip("rich")
     assert cli.main([name, "--help"]) == 0
     assert "--threads" in capsys.readouterr().out
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m nnpack info | true"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert done.stderr == b""

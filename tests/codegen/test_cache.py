@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nnpack.codegen import cache, compiler
+from nnpack.codegen import cache, compiler, files
 from nnpack.codegen.target import AVX2, X86_64, host_target
 from nnpack.settings import Settings
 from tests.codegen.kernels import ANSWER, Answer, answer_of, run_script
@@ -199,3 +199,34 @@ def test_a_read_only_folder_is_read_and_left_alone(tmp_path: Path) -> None:
     finally:
         tmp_path.chmod(0o700)
         objects.chmod(0o700)
+
+
+def test_a_folder_shrinks_to_what_was_used_last(tmp_path: Path) -> None:
+    for age in range(5):
+        file = tmp_path / f"{age}.o"
+        file.write_bytes(bytes(100))
+        os.utime(file, (1e9 - age, 1e9 - age))
+    files.shrink_folder(tmp_path, 250)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.o", "1.o"]
+    files.shrink_folder(tmp_path / "absent", 0)
+
+
+def test_the_cache_is_bounded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LIMIT_BYTES", 1000)
+    monkeypatch.setattr(cache, "WRITES_PER_CHECK", 1)
+    for n in range(50):
+        cache.write(f"{n}", CODE)
+    assert 0 < sum(path.stat().st_size for path in folder.iterdir()) <= 1000
+
+
+def test_an_interrupted_write_leaves_nothing_behind(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    cache.write("key", CODE)
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cache.write("other", CODE)
+    assert [path.name for path in folder.iterdir()] == ["key.o"]

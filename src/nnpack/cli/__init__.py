@@ -7,6 +7,7 @@ behind extras; when a package of theirs is missing, one line names the extra.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from nnpack.errors import NnpackError
 
 USAGE_ERROR = 2
+BROKEN_PIPE = 128 + 13  # what a shell says of a process that SIGPIPE ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +69,10 @@ def usage() -> str:
 def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     try:
-        if command.extra is None:
-            return _run_plain(name, words)
-        return _run_typer(name, words)
+        run = _run_plain if command.extra is None else _run_typer
+        status = run(name, words)
+        sys.stdout.flush()
+        return status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if command.extra is None or not package or package == "nnpack":
@@ -80,6 +83,9 @@ def _run(name: str, words: list[str]) -> int:
         )
     except NnpackError as error:
         return _complain(str(error))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
 
 
 def _load(command: Command) -> Any:

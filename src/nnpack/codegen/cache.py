@@ -13,12 +13,18 @@ import pathlib
 from collections.abc import Iterator
 
 from nnpack.codegen.digest import DIGEST_BYTES, digest
-from nnpack.codegen.files import private_folder, read_private, write_private
+from nnpack.codegen.files import private_folder, read_private, shrink_folder, write_private
 from nnpack.codegen.target import Target
 from nnpack.settings import get_settings
 
 # Where code is emitted.
 SOURCES = ("codegen", "kernels", "maths", "runtime")
+
+# Tens of thousands of kernels. Versions of the library come and go, and their kernels would stay.
+# Looked at when a process writes its first kernel, and then now and again.
+LIMIT_BYTES = 512 * 2**20
+WRITES_PER_CHECK = 256
+_written = itertools.count()
 
 
 def object_key(specification: str, target: Target) -> str:
@@ -65,8 +71,11 @@ def read(key: str) -> bytes | None:
 def write(key: str, code: bytes) -> None:
     """Store ``code`` under ``key`` atomically; silently not, where that is impossible."""
     folder = _folder()
-    if folder is not None:
-        write_private(folder / f"{key}.o", digest([code]) + code)
+    if folder is None:
+        return
+    write_private(folder / f"{key}.o", digest([code]) + code)
+    if next(_written) % WRITES_PER_CHECK == 0:
+        shrink_folder(folder, LIMIT_BYTES)
 
 
 def _folder() -> pathlib.Path | None:

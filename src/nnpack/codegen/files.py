@@ -12,7 +12,7 @@ import os
 import pathlib
 import stat
 
-__all__ = ["private_folder", "read_private", "remove_private", "write_private"]
+__all__ = ["private_folder", "read_private", "remove_private", "shrink_folder", "write_private"]
 
 
 def private_folder(
@@ -55,15 +55,29 @@ def write_private(path: pathlib.Path, content: bytes) -> None:
             temporary = pathlib.Path(file.name)
             file.write(content)
         temporary.replace(path)
-    except OSError:
+    except BaseException as error:  # an interrupt leaves nothing behind either
         if temporary is not None:
             remove_private(temporary)
+        if not isinstance(error, OSError):
+            raise
 
 
 def remove_private(path: pathlib.Path) -> None:
     """Remove ``path`` if it is there and can be removed."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+
+
+def shrink_folder(folder: pathlib.Path, limit: int) -> None:
+    """Remove the files of ``folder`` that were used longest ago, until ``limit`` bytes are left."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = [(entry.stat(follow_symlinks=False), entry.path) for entry in entries]
+        found.sort(key=lambda pair: max(pair[0].st_atime, pair[0].st_mtime), reverse=True)
+        kept = 0
+        for status, path in found:
+            kept += status.st_size
+            if kept > limit and stat.S_ISREG(status.st_mode):
+                remove_private(pathlib.Path(path))
 
 
 def _is_private(status: os.stat_result) -> bool:

@@ -18,7 +18,7 @@ from nnpack.arrays import (
     with_unit_column_stride,
 )
 from nnpack.codegen.target import Target, host_target
-from nnpack.execution import Program
+from nnpack.execution import Program, Runnable
 from nnpack.functional.running import reported
 from nnpack.plan import packed_in_workspace
 from nnpack.planner import AnyProblem, check_algorithm, make_plan
@@ -147,7 +147,7 @@ def _run_cold(
 @functools.lru_cache(maxsize=256)
 def _cold_program(
     problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
-) -> Program:
+) -> Runnable:
     plan = make_plan(problem, algorithm, target, threads)
     stages, workspace_bytes = packed_in_workspace(plan)
     return reported(Program(stages, target, threads, workspace_bytes), problem, plan)

@@ -17,7 +17,7 @@ from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
 from nnpack.epilogue import Epilogue
-from nnpack.execution import Program
+from nnpack.execution import Program, Runnable
 from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
 from nnpack.functional.running import reported
@@ -186,7 +186,7 @@ def _run(
 @functools.lru_cache(maxsize=256)
 def _program(
     problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
-) -> Program:
+) -> Runnable:
     plan = make_plan(problem, algorithm, target, threads)
     stages, workspace_bytes = packed_in_workspace(plan)
     return reported(Program(stages, target, threads, workspace_bytes), problem, plan)

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from nnpack.codegen.target import Target, host_target
-from nnpack.execution import Program, ReportedProgram
+from nnpack.execution import Program, ReportedProgram, Runnable
 from nnpack.plan import Plan
 from nnpack.planner import AnyProblem
 from nnpack.runtime.memory import address
@@ -43,7 +43,7 @@ def _planned_program(planner: Planner, problem: object, threads: int) -> Program
     return Program(plan.stages, target, threads, plan.workspace_bytes)
 
 
-def reported(program: Program, problem: AnyProblem, plan: Plan) -> Program:
+def reported(program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
     """``program``, which reports its runs where the environment asks for that."""
     if not is_verbose():
         return program

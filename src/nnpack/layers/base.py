@@ -18,7 +18,7 @@ from nnpack.arrays import Float32Array, as_float32, as_halves, check_out, option
 from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
-from nnpack.execution import Program, compile_stages
+from nnpack.execution import Program, Runnable, compile_stages
 from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
@@ -56,7 +56,7 @@ class Prepared:
 
     def __init__(
         self,
-        program: Program | None,
+        program: Runnable | None,
         plan: Plan | None,
         y_shape: tuple[int, ...],
         addresses: Mapping[str, int],
@@ -133,7 +133,7 @@ class Layer:
         """The plan of a problem that `_problem` stated."""
         raise NotImplementedError
 
-    def _reported(self, program: Program, problem: Any, plan: Plan) -> Program:
+    def _reported(self, program: Runnable, problem: Any, plan: Plan) -> Runnable:
         """``program``, which reports its runs where the environment asks for that."""
         return program
 

@@ -9,7 +9,7 @@ from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
-from nnpack.execution import Program
+from nnpack.execution import Runnable
 from nnpack.functional.running import reported
 from nnpack.layers.base import Layer, Weights, as_shape_argument
 from nnpack.plan import Plan
@@ -104,7 +104,7 @@ class _ConvolutionLayer(Layer):
             tune_problem(*words, weights.as_float32(), again=False)
         return make_plan(problem, self._algorithm, target, threads)
 
-    def _reported(self, program: Program, problem: AnyProblem, plan: Plan) -> Program:
+    def _reported(self, program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
         return reported(program, problem, plan)
 
 
