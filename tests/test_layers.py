@@ -264,6 +264,16 @@ def test_programs_and_packed_weights_are_bounded(monkeypatch: pytest.MonkeyPatch
     assert len(layer._weights.packed) <= layers._MAX_FORMATS
 
 
+def test_no_program_keeps_weights_that_were_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "_MAX_FORMATS", 1)
+    layer, weight = _layer()
+    for size in (3, 40, 5, 41):
+        x = _image(1, 4, size, size)
+        assert oracle.max_error(layer(x), oracle.conv2d(x, weight, padding=1)) < 1e-5
+        (packed,) = layer._weights.packed.values()
+        assert all(prepared.keep[0] is packed for prepared in layer._weights.prepared.values())
+
+
 def test_a_known_shape_makes_no_new_program(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, _ = _layer()
     x = _image(1, 4, 9, 9)

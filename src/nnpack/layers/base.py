@@ -242,10 +242,10 @@ class Layer:
         compile_stages((*plan.weight_format.stages, *plan.stages), target, threads)
         packed = self._pack(weights, plan.weight_format, threads)
         program = Program(plan.stages, target, threads, plan.workspace_bytes)
-        program = self._reported(program, problem, plan)
+        run = self._reported(program, problem, plan)
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
-        return Prepared(program, plan, problem.y_shape, addresses, (packed, weights.arrays))
+        return Prepared(run, plan, problem.y_shape, addresses, (packed, weights.arrays))
 
     def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""
@@ -258,7 +258,10 @@ class Layer:
         program.run({"weight": address(raw), "packed": packed.address})
         weights.packed[form] = packed
         if len(weights.packed) > _MAX_FORMATS:
-            weights.packed.popitem(last=False)
+            _, evicted = weights.packed.popitem(last=False)
+            # Programs that read it would keep it alive.
+            for key in [k for k, prepared in weights.prepared.items() if evicted in prepared.keep]:
+                del weights.prepared[key]
         return packed
 
 
