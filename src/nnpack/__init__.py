@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         softmax,
         softmax_gradient,
     )
+    from nnpack.integrations import torch as torch
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
@@ -134,6 +135,8 @@ _NAMES_BY_MODULE = {
     "nnpack.settings": ["get_num_threads", "set_num_threads"],
     "nnpack.wisdom": ["export_wisdom", "forget_wisdom", "import_wisdom"],
 }
+# Not in __all__: importing it needs PyTorch.
+_NAMES_OF_INTEGRATIONS = {"torch": "nnpack.integrations.torch"}
 _MODULE_BY_NAME = {name: module for module, names in _NAMES_BY_MODULE.items() for name in names}
 
 # Type checkers see the imports above; a module-level __getattr__ would make them accept any name.
@@ -141,6 +144,9 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         """Load a public name from its module, once."""
+        if name in _NAMES_OF_INTEGRATIONS:
+            value = globals()[name] = import_module(_NAMES_OF_INTEGRATIONS[name])
+            return value
         if name not in _MODULE_BY_NAME:
             raise AttributeError(f"module 'nnpack' has no attribute {name!r}")
         value = globals()[name] = getattr(import_module(_MODULE_BY_NAME[name]), name)

@@ -1,0 +1,16 @@
+"""PyTorch's layers and functions, computed by this library; reached as ``nnpack.torch``."""
+
+from __future__ import annotations
+
+try:
+    import torch  # noqa: F401 - whether it can be imported is the question
+except ImportError as error:
+    raise ImportError(
+        'nnpack.torch needs PyTorch: pip install "nnpack-jit[torch]"', name="torch"
+    ) from error
+
+from nnpack.integrations.torch.conversion import convert
+from nnpack.integrations.torch.convolution import conv2d, conv_transpose2d
+from nnpack.integrations.torch.modules import Conv2d, ConvTranspose2d
+
+__all__ = ["Conv2d", "ConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]

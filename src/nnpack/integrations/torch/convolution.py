@@ -1,0 +1,179 @@
+"""Convolution and transposed convolution as operators of PyTorch, with their gradients."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
+from torch import Tensor
+
+import nnpack
+from nnpack.errors import NnpackError
+from nnpack.integrations.torch.convolution_gradients import CALL, convolution_gradients
+from nnpack.integrations.torch.eligibility import (
+    has_unit_columns,
+    is_plain,
+    is_usable,
+    num_threads,
+)
+from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
+from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.problem import Accuracy
+
+__all__ = ["are_images", "are_weights", "conv2d", "conv_transpose2d"]
+
+_Ints = Sequence[int]
+
+
+def conv2d(
+    input: Tensor,  # noqa: A002 - PyTorch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | _Ints = 1,
+    padding: int | _Ints | str = 0,
+    dilation: int | _Ints = 1,
+    groups: int = 1,
+    *,
+    accuracy: Accuracy = "fast",
+) -> Tensor:
+    """`torch.nn.functional.conv2d`, computed and differentiated by the library where it can.
+
+    Tensors that it does not take, and calls it refuses, go to PyTorch, which raises its own errors.
+    What the library returns is contiguous.
+    """
+    if _is_for_us(input, weight, bias):
+        spacing = _pair(dilation)
+        borders = _paddings(padding, weight, spacing) if isinstance(padding, str) else padding
+        if borders is not None:
+            words = _pair(stride), _pair(borders), (0, 0), spacing, groups, False, accuracy
+            return _convolution(input, weight, bias, *words)
+    return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose2d(
+    input: Tensor,  # noqa: A002 - PyTorch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | _Ints = 1,
+    padding: int | _Ints = 0,
+    output_padding: int | _Ints = 0,
+    groups: int = 1,
+    dilation: int | _Ints = 1,
+    *,
+    accuracy: Accuracy = "fast",
+) -> Tensor:
+    """`torch.nn.functional.conv_transpose2d`, in the manner of `conv2d`."""
+    if not _is_for_us(input, weight, bias):
+        words = stride, padding, output_padding, groups, dilation
+        return F.conv_transpose2d(input, weight, bias, *words)
+    pairs = _pair(stride), _pair(padding), _pair(output_padding), _pair(dilation)
+    return _convolution(input, weight, bias, *pairs, groups, True, accuracy)
+
+
+def are_images(tensor: Tensor) -> bool:
+    """Whether the library takes ``tensor`` as images, without a copy."""
+    return is_plain(tensor) and has_unit_columns(tensor)
+
+
+def are_weights(weight: Tensor, bias: Tensor | None) -> bool:
+    """Whether the library takes these parameters of a convolution, without a copy."""
+    return (
+        is_plain(weight)
+        and weight.dim() == 4
+        and weight.is_contiguous()
+        and (bias is None or (is_plain(bias) and bias.dim() == 1))
+    )
+
+
+def _is_for_us(images: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+    return is_usable() and are_images(images) and are_weights(weight, bias)
+
+
+def _pair(value: int | _Ints) -> tuple[int, ...]:
+    """What PyTorch takes for a pair: one number, alone or in a sequence, stands for both."""
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * 2 if len(values) == 1 else values
+
+
+def _paddings(name: str, weight: Tensor, dilation: _Ints) -> tuple[int, ...] | None:
+    """The borders that are called "same" or "valid"; None where two opposite ones differ."""
+    if name == "valid":
+        return (0, 0)
+    both = [d * (taps - 1) for d, taps in zip(dilation, weight.shape[2:], strict=True)]
+    return None if name != "same" or any(n % 2 for n in both) else tuple(n // 2 for n in both)
+
+
+def _compute(images: Tensor, weight: Tensor, bias: Tensor | None, *call: Any) -> Tensor:
+    if are_images(images) and are_weights(weight, bias):
+        with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or reports
+            return _by_library(images, weight, bias, *call)
+    return _by_pytorch(images, weight, bias, *call)
+
+
+def _by_library(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: _Ints,
+    padding: _Ints,
+    output_padding: _Ints,
+    dilation: _Ints,
+    groups: int,
+    transposed: bool,
+    accuracy: Any,
+) -> Tensor:
+    arrays = as_array(images), as_array(weight), as_optional_array(bias)
+    words: dict[str, Any] = {
+        "stride": tuple(stride),
+        "padding": tuple(padding),
+        "dilation": tuple(dilation),
+        "groups": groups,
+        "accuracy": accuracy,
+        "threads": num_threads(),
+    }
+    if transposed:
+        y = nnpack.conv_transpose2d(*arrays, output_padding=tuple(output_padding), **words)
+    else:
+        y = nnpack.conv2d(*arrays, **words)
+    return as_tensor(y)
+
+
+def _by_pytorch(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: _Ints,
+    padding: _Ints,
+    output_padding: _Ints,
+    dilation: _Ints,
+    groups: int,
+    transposed: bool,
+    _accuracy: str,
+) -> Tensor:
+    """PyTorch's operator; the result is contiguous, so that a graph can rely on its strides."""
+    words = stride, padding, dilation, transposed, output_padding, groups
+    return torch.convolution(images, weight, bias, *words).contiguous()
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - PyTorch's names
+    images, weight, _, *call = inputs
+    ctx.save_for_backward(images, weight)
+    ctx.call = tuple(call)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    images, weight = ctx.saved_tensors
+    wanted = ctx.needs_input_grad[:3]
+    found = convolution_gradients(grad, images, weight, wanted, ctx.call)
+    return (*found, *(None for _ in ctx.call))
+
+
+_convolution = Operator(
+    f"convolution(Tensor input, Tensor weight, Tensor? bias, {CALL}) -> Tensor",
+    _compute,
+    _by_pytorch,
+    Derivative(_setup_context, _backward),
+)

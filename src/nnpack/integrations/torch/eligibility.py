@@ -1,0 +1,82 @@
+"""Which tensors the library computes with; PyTorch's own operators take all others."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+import nnpack
+
+__all__ = [
+    "has_unit_columns",
+    "is_direct",
+    "is_higher_order",
+    "is_plain",
+    "is_usable",
+    "num_threads",
+    "records_gradients",
+]
+
+_TENSOR_TYPES = (Tensor, torch.nn.Parameter)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether the elements are float32 numbers in memory the processor can read, and seen by us.
+
+    Subclasses (fake, distributed, quantised, ... tensors) have meanings of their own; nested
+    and sparse tensors have no strides, and a negated view has its signs elsewhere (which compiled
+    code cannot ask; the operator does when it runs).
+    """
+    return (
+        type(tensor) in _TENSOR_TYPES
+        and tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and tensor.layout is torch.strided
+        and not tensor.is_nested
+        and (torch.compiler.is_compiling() or not tensor.is_neg())
+    )
+
+
+def has_unit_columns(images: Tensor) -> bool:
+    """Whether (N, C, H, W) images have consecutive columns, which channels-last ones have not."""
+    return bool(images.dim() == 4 and (images.stride(3) == 1 or images.is_contiguous()))
+
+
+def is_direct() -> bool:
+    """Whether operators are simply computed: nothing traces, transforms or watches them."""
+    return not (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def is_usable() -> bool:
+    """Whether a call may go to the library: directly, or into a graph as its operator."""
+    if torch.is_autocast_enabled("cpu"):
+        return False
+    return torch.compiler.is_compiling() or is_direct()
+
+
+def records_gradients(*tensors: Tensor | None) -> bool:
+    """Whether autograd wants to know what is computed from ``tensors``."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def is_higher_order(grad: Tensor) -> bool:
+    """Whether gradients are wanted of what is computed from ``grad``, or it is a batch of them.
+
+    PyTorch's own operators for gradients have both.
+    """
+    return bool(
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_legacy_batchedtensor(grad)
+    )
+
+
+def num_threads() -> int:
+    """No more threads than PyTorch may use, and no more than the library may."""
+    return min(int(torch.get_num_threads()), nnpack.get_num_threads())

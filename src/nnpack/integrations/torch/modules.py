@@ -1,0 +1,97 @@
+"""The layers that `convert` puts in place of PyTorch's: subclasses of theirs, nothing added."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import nnpack
+from nnpack.integrations.torch.convolution import (
+    are_images,
+    are_weights,
+    conv2d,
+    conv_transpose2d,
+)
+from nnpack.integrations.torch.packed import Packing
+from nnpack.problem import Accuracy
+
+__all__ = ["CONVOLUTIONS", "Conv2d", "ConvTranspose2d"]
+
+
+class _Named(torch.nn.Module):
+    """A module whose representation tells what computes it."""
+
+    def _get_name(self) -> str:
+        return f"nnpack.{type(self).__name__}"
+
+
+class Conv2d(_Named, Packing, torch.nn.Conv2d):
+    """`torch.nn.Conv2d`, computed by the library where it can: see `nnpack.torch.conv2d`."""
+
+    accuracy: Accuracy = "fast"
+
+    def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self.padding_mode != "zeros":
+            return super()._conv_forward(images, weight, bias)
+        words = self.stride, self.padding, self.dilation, self.groups
+        if not self.training and are_images(images) and are_weights(weight, bias):
+            y = self._run_packed(images, weight, bias, (*words, self.accuracy))
+            if y is not None:
+                return y
+        return conv2d(images, weight, bias, *words, accuracy=self.accuracy)
+
+    def _make_layer(
+        self, weight: object, bias: object, words: tuple[Any, ...], threads: int
+    ) -> nnpack.Conv2d:
+        stride, padding, dilation, groups, accuracy = words
+        return nnpack.Conv2d(
+            weight,
+            bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            accuracy=accuracy,
+            threads=threads,
+        )
+
+
+class ConvTranspose2d(_Named, Packing, torch.nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d`, computed by the library where it can: see `Conv2d`."""
+
+    accuracy: Accuracy = "fast"
+
+    def forward(self, images: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """As `torch.nn.ConvTranspose2d`."""
+        sizes = output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
+        surplus = tuple(self._output_padding(images, *sizes))
+        words = self.stride, self.padding, surplus, self.groups, self.dilation
+        weight, bias = self.weight, self.bias
+        if not self.training and are_images(images) and are_weights(weight, bias):
+            y = self._run_packed(images, weight, bias, (*words, self.accuracy))
+            if y is not None:
+                return y
+        return conv_transpose2d(images, weight, bias, *words, accuracy=self.accuracy)
+
+    def _make_layer(
+        self, weight: object, bias: object, words: tuple[Any, ...], threads: int
+    ) -> nnpack.ConvTranspose2d:
+        stride, padding, output_padding, groups, dilation, accuracy = words
+        return nnpack.ConvTranspose2d(
+            weight,
+            bias,
+            stride=stride,
+            padding=padding,
+            output_padding=output_padding,
+            dilation=dilation,
+            groups=groups,
+            accuracy=accuracy,
+            threads=threads,
+        )
+
+
+CONVOLUTIONS = (Conv2d, ConvTranspose2d)
+"""The modules whose arithmetic has an accuracy."""
