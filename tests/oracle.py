@@ -30,8 +30,13 @@ def conv2d(
     groups: int = 1,
     scale: Array | None = None,
     activation: Any = None,
+    residual: Array | None = None,
+    residual_position: str = "before",
 ) -> Float64Array:
-    """``activation(scale * conv + bias)``; padding may be negative, which crops."""
+    """``activation(scale * conv + bias + residual)``, or the residual outside.
+
+    Padding may be negative, which crops.
+    """
     batch, channels, *image = x.shape
     out_channels, _, *kernel = weight.shape
     steps, spacing = _pair(stride), _pair(dilation)
@@ -51,7 +56,8 @@ def conv2d(
             slice(j * spacing[1], j * spacing[1] + (columns - 1) * steps[1] + 1, steps[1]),
         ]
         y += taps[..., i, j] @ window.reshape(*window.shape[:3], rows * columns)
-    return _epilogue(y.reshape(batch, out_channels, rows, columns), scale, bias, activation)
+    y = _scaled(y.reshape(batch, out_channels, rows, columns), scale, bias)
+    return _finish(y, activation, residual, residual_position)
 
 
 def conv_transpose2d(
@@ -66,6 +72,8 @@ def conv_transpose2d(
     groups: int = 1,
     scale: Array | None = None,
     activation: Any = None,
+    residual: Array | None = None,
+    residual_position: str = "before",
 ) -> Float64Array:
     """Scatter every pixel of x times the kernel into y, crop by padding, apply the epilogue."""
     batch, channels, height, width = x.shape
@@ -89,9 +97,8 @@ def conv_transpose2d(
         ] += product.reshape(*product.shape[:3], height, width)
     (top, bottom), (left, right) = borders
     y = y[..., top : rows - bottom, left : columns - right]
-    return _epilogue(
-        y.reshape(batch, groups * group_outputs, *y.shape[3:]), scale, bias, activation
-    )
+    y = _scaled(y.reshape(batch, groups * group_outputs, *y.shape[3:]), scale, bias)
+    return _finish(y, activation, residual, residual_position)
 
 
 def conv2d_magnitude(x: Array, weight: Array, **arguments: Any) -> float:
@@ -177,17 +184,29 @@ def _pad(x: Array, borders: Borders) -> Float64Array:
     return padded
 
 
-def _epilogue(
-    y: Float64Array, scale: Array | None, bias: Array | None, activation: Any
-) -> Float64Array:
+def _scaled(y: Float64Array, scale: Array | None, bias: Array | None) -> Float64Array:
     if scale is not None:
         y = y * scale.astype(np.float64)[:, None, None]
     if bias is not None:
         y = y + bias.astype(np.float64)[:, None, None]
-    return _activate(y, activation)
+    return y
 
 
-def _activate(y: Float64Array, activation: Any) -> Float64Array:
+def _finish(
+    y: Float64Array, activation: Any, residual: Array | None, position: str
+) -> Float64Array:
+    if residual is None:
+        return activate(y, activation)
+    assert residual.shape == y.shape
+    return (
+        activate(y + residual, activation)
+        if position == "before"
+        else (activate(y, activation) + residual)
+    )
+
+
+def activate(y: Float64Array, activation: Any) -> Float64Array:
+    """``activation(y)``, element by element."""
     match type(activation).__name__:
         case "NoneType":
             return y

@@ -29,6 +29,7 @@ class Operands:
     weight: Float32Array
     bias: Float32Array | None = None
     scale: Float32Array | None = None
+    residual: Float32Array | None = None
 
     def guarded(self, side: Side) -> Operands:
         """The same values, each array beside a forbidden page."""
@@ -36,11 +37,11 @@ class Operands:
 
     @property
     def _arrays(self) -> tuple[Float32Array | None, ...]:
-        return self.x, self.weight, self.bias, self.scale
+        return self.x, self.weight, self.bias, self.scale, self.residual
 
     @property
     def addresses(self) -> dict[str, int]:
-        names = ("x", "weight", "bias", "scale")
+        names = ("x", "weight", "bias", "scale", "residual")
         named = zip(names, self._arrays, strict=True)
         return {name: address(array) for name, array in named if array is not None}
 

@@ -7,8 +7,8 @@ share of them with ``@settings(max_examples=problem_count(0.2))``.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import hypothesis
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 
 import nnpack
-from nnpack.problem import Activation, Problem, TransposedProblem
+from nnpack.problem import Activation, Problem, ResidualPosition, TransposedProblem
 from tests import oracle
 
 Float32Array = npt.NDArray[np.float32]
@@ -27,6 +27,8 @@ _MAX_WORK = 2_000_000
 
 # Round every width of a vector register and of a register tile, odd ones included.
 _CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16, 17, 24, 31, 32, 33, 48)
+
+_EPILOGUE_NAMES = ("scale", "activation", "residual", "residual_position")
 
 _LAYOUTS = ("dense", "dense", "channel slice", "crop", "channels last", "flipped", "every second")
 
@@ -60,10 +62,12 @@ class ConvCase:
     dilation: Pair
     groups: int
     activation: Activation | None
+    residual: Float32Array | None = None
+    residual_position: ResidualPosition = "before"
 
     @property
     def arguments(self) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups", "scale", "activation")
+        names = ("stride", "padding", "dilation", "groups", *_EPILOGUE_NAMES)
         return {name: getattr(self, name) for name in names}
 
     def reference(self) -> oracle.Float64Array:
@@ -90,10 +94,12 @@ class TransposedCase:
     dilation: Pair
     groups: int
     activation: Activation | None
+    residual: Float32Array | None = None
+    residual_position: ResidualPosition = "before"
 
     @property
     def arguments(self) -> dict[str, Any]:
-        names = ("stride", "padding", "output_padding", "dilation", "groups", "scale", "activation")
+        names = ("stride", "padding", "output_padding", "dilation", "groups", *_EPILOGUE_NAMES)
         return {name: getattr(self, name) for name in names}
 
     def reference(self) -> oracle.Float64Array:
@@ -106,6 +112,12 @@ class TransposedCase:
 
     def __repr__(self) -> str:
         return _described(self)
+
+
+def layer_arguments(case: ConvCase | TransposedCase) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a case the constructor of a layer takes, and what its call takes."""
+    arguments = case.arguments
+    return arguments, {"residual": arguments.pop("residual")}
 
 
 @st.composite
@@ -126,7 +138,7 @@ def conv_problems(draw: st.DrawFn, *, epilogues: bool = True) -> ConvCase:
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     out_channels = groups * outputs
     bias, scale, activation = _draw_epilogue(draw, rng, out_channels, epilogues)
-    return ConvCase(
+    case = ConvCase(
         x=_draw_array(draw, rng, (batch, groups * inputs, *image)),
         weight=_draw_array(draw, rng, (out_channels, inputs, *kernel)),
         bias=bias,
@@ -137,6 +149,7 @@ def conv_problems(draw: st.DrawFn, *, epilogues: bool = True) -> ConvCase:
         groups=groups,
         activation=activation,
     )
+    return _with_residual(draw, rng, case) if epilogues else case
 
 
 @st.composite
@@ -155,7 +168,7 @@ def conv_transpose_problems(draw: st.DrawFn, *, epilogues: bool = True) -> Trans
     groups, inputs, outputs, batch = _draw_channels(draw, math.prod(image) * math.prod(kernel))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     bias, scale, activation = _draw_epilogue(draw, rng, groups * outputs, epilogues)
-    return TransposedCase(
+    case = TransposedCase(
         x=_draw_array(draw, rng, (batch, groups * inputs, *image)),
         weight=_draw_array(draw, rng, (groups * inputs, outputs, *kernel)),
         bias=bias,
@@ -167,6 +180,7 @@ def conv_transpose_problems(draw: st.DrawFn, *, epilogues: bool = True) -> Trans
         groups=groups,
         activation=activation,
     )
+    return _with_residual(draw, rng, case) if epilogues else case
 
 
 def _pairs(least: int, most: int) -> st.SearchStrategy[Pair]:
@@ -240,6 +254,19 @@ def _draw_epilogue(
     return bias, scale, draw(st.sampled_from(_ACTIVATIONS))
 
 
+_Case = TypeVar("_Case", ConvCase, TransposedCase)
+
+
+def _with_residual(draw: st.DrawFn, rng: np.random.Generator, case: _Case) -> _Case:
+    """One case in three with a residual in any layout, added before or after the activation."""
+    positions: list[ResidualPosition | None] = [None, None, None, None, "before", "after"]
+    position = draw(st.sampled_from(positions))
+    if position is None:
+        return case
+    residual = _draw_array(draw, rng, case.problem().y_shape)
+    return replace(case, residual=residual, residual_position=position)
+
+
 def _draw_array(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> Float32Array:
     values = rng.standard_normal(shape, dtype=np.float32)
     sign = draw(st.sampled_from(["either", "either", "positive", "negative"]))
@@ -275,9 +302,10 @@ def _nans(*shape: int) -> Float32Array:
 def _stated(case: ConvCase | TransposedCase) -> dict[str, Any]:
     """The arguments as a problem takes them: shapes in place of arrays."""
     arguments = case.arguments
-    scale = arguments.pop("scale")
+    scale, residual = arguments.pop("scale"), arguments.pop("residual")
     return {
         **arguments,
+        "residual_shape": None if residual is None else residual.shape,
         "bias_shape": None if case.bias is None else case.bias.shape,
         "scale_shape": None if scale is None else scale.shape,
     }
@@ -289,7 +317,11 @@ def _described(case: ConvCase | TransposedCase) -> str:
         for name in ("x", "weight", "bias")
         if getattr(case, name) is not None
     )
-    rest = {**case.arguments, "scale": case.scale is not None}
+    rest = {
+        **case.arguments,
+        "scale": case.scale is not None,
+        "residual": case.residual is not None,
+    }
     return f"{type(case).__name__}({arrays}, {', '.join(f'{k}={v}' for k, v in rest.items())})"
 
 

@@ -39,8 +39,9 @@ def assert_close(y: Float32Array, case: ConvCase) -> None:
     )
     scale = 1.0 if case.scale is None else float(np.abs(case.scale).max())
     bias = 0.0 if case.bias is None else float(np.abs(case.bias).max())
+    added = 0.0 if case.residual is None else float(np.max(np.abs(case.residual), initial=0.0))
     assert y.shape == reference.shape
-    assert np.all(np.abs(y - reference) <= 5e-5 * (scale * sums + bias + 1))
+    assert np.all(np.abs(y - reference) <= 5e-5 * (scale * sums + bias + added + 1))
 
 
 @given(case=conv_problems())
@@ -55,19 +56,30 @@ def test_any_convolution_agrees_with_the_oracle(case: ConvCase) -> None:
 @settings(max_examples=problem_count(0.2))
 @given(case=conv_problems(), threads=st.sampled_from([1, 2]))
 def test_nothing_beyond_the_arguments_is_touched(case: ConvCase, threads: int) -> None:
-    arrays = (case.x, case.weight, case.bias, case.scale)
+    arrays = (case.x, case.weight, case.bias, case.scale, case.residual)
     shape = case.reference().shape
 
     def check(side: Any) -> None:
-        x, weight, bias, scale = (None if a is None else guarded_copy(a, side) for a in arrays)
+        copies = [None if a is None else guarded_copy(a, side) for a in arrays]
+        x, weight, bias, scale, residual = copies
         out = guarded_array(shape, side)
-        words = {**case.arguments, "scale": scale}
+        words = {**case.arguments, "scale": scale, "residual": residual}
         y = nnpack.conv2d(x, weight, bias, **words, threads=threads, out=out)
         assert y is out
         assert_close(y, case)
 
     nnpack.conv2d(*arrays[:3], **case.arguments)  # compiled here, for the children too
     assert all_survive([partial(check, "before"), partial(check, "after")])
+
+
+@settings(max_examples=problem_count(0.2))
+@given(case=conv_problems(), threads=st.sampled_from([1, 2]))
+def test_a_residual_may_be_the_output(case: ConvCase, threads: int) -> None:
+    if case.residual is not None:
+        out = np.array(case.residual, order="C")
+        words = {**case.arguments, "residual": out, "threads": threads, "out": out}
+        assert nnpack.conv2d(case.x, case.weight, case.bias, **words) is out
+        assert_close(out, case)
 
 
 @settings(max_examples=problem_count(0.2))
@@ -209,6 +221,11 @@ def _overlapping() -> dict[str, Any]:
     return {"x": x, "out": out}
 
 
+def _shifted_residual() -> dict[str, Any]:
+    memory = np.zeros(2 * 5 * 7 * 9 + 1, np.float32)
+    return {"residual": memory[1:].reshape(2, 5, 7, 9), "out": memory[:-1].reshape(2, 5, 7, 9)}
+
+
 def _out(**changes: Any) -> dict[str, Any]:
     shape, dtype = changes.get("shape", (2, 5, 7, 9)), changes.get("dtype", np.float32)
     return {"out": np.zeros(shape, dtype)}
@@ -282,6 +299,26 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     ),
     "out read-only": (_read_only_out(), nnpack.ProblemError, "writeable"),
     "out overlapping x": (_overlapping(), nnpack.ProblemError, "out overlaps x"),
+    "residual of float64": (
+        {"residual": np.zeros((2, 5, 7, 9))},
+        nnpack.DtypeError,
+        "residual has dtype float64",
+    ),
+    "residual of one image": (
+        {"residual": np.zeros((1, 5, 7, 9), np.float32)},
+        nnpack.ProblemError,
+        "residual.shape=.* must be",
+    ),
+    "residual in between": (
+        {"residual_position": "between"},
+        nnpack.ProblemError,
+        "residual_position='between'",
+    ),
+    "out overlapping the residual": (
+        _shifted_residual(),
+        nnpack.ProblemError,
+        "out overlaps residual; .* or residual itself",
+    ),
 }
 
 

@@ -26,6 +26,7 @@ from tests.problems import (
     TransposedCase,
     conv_problems,
     conv_transpose_problems,
+    layer_arguments,
     problem_count,
 )
 
@@ -53,28 +54,64 @@ def assert_same(y: Float32Array, reference: oracle.Float64Array) -> None:
 @settings(max_examples=problem_count(0.3))
 @given(case=conv_problems())
 def test_a_layer_computes_what_the_function_does(case: ConvCase) -> None:
-    layer = nnpack.Conv2d(case.weight, case.bias, **case.arguments)
+    made, called = layer_arguments(case)
+    layer = nnpack.Conv2d(case.weight, case.bias, **made)
     expected = nnpack.conv2d(case.x, case.weight, case.bias, **case.arguments)
     for _ in range(2):
-        np.testing.assert_array_equal(layer(case.x), expected)
+        np.testing.assert_array_equal(layer(case.x, **called), expected)
 
 
 @settings(max_examples=problem_count(0.2))
 @given(case=conv_transpose_problems())
 def test_a_transposed_layer_computes_what_the_function_does(case: TransposedCase) -> None:
-    layer = nnpack.ConvTranspose2d(case.weight, case.bias, **case.arguments)
+    made, called = layer_arguments(case)
+    layer = nnpack.ConvTranspose2d(case.weight, case.bias, **made)
     expected = nnpack.conv_transpose2d(case.x, case.weight, case.bias, **case.arguments)
     for _ in range(2):
-        np.testing.assert_array_equal(layer(case.x), expected)
+        np.testing.assert_array_equal(layer(case.x, **called), expected)
 
 
 @settings(max_examples=problem_count(0.1))
 @given(case=conv_problems(), threads=st.sampled_from([2, 3, 8]))
 def test_any_number_of_threads_computes_the_same(case: ConvCase, threads: int) -> None:
-    one, many = (
-        nnpack.Conv2d(case.weight, case.bias, **case.arguments, threads=n) for n in (1, threads)
-    )
-    np.testing.assert_array_equal(one(case.x), many(case.x))
+    made, called = layer_arguments(case)
+    one, many = (nnpack.Conv2d(case.weight, case.bias, **made, threads=n) for n in (1, threads))
+    np.testing.assert_array_equal(one(case.x, **called), many(case.x, **called))
+
+
+@pytest.mark.parametrize("kind", [nnpack.Conv2d, nnpack.ConvTranspose2d])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_one_layer_adds_residuals_or_none_in_place_or_not(kind: type, kernel: int) -> None:
+    """A transposed 1x1 kernel of stride 2 leaves gaps, which are written before all else."""
+    weight = integers(_rng(), (4, 4, kernel, kernel))
+    layer = kind(weight, stride=2, padding=kernel // 2, residual_position="after")
+    x = _image(2, 4, 9, 7)
+    bare = layer(x).copy()
+    residual = integers(_rng(), bare.shape)
+    np.testing.assert_array_equal(layer(x, residual=residual[:, ::-1]), bare + residual[:, ::-1])
+    out = residual.copy()
+    assert layer(x, residual=out.view(), out=out) is out
+    np.testing.assert_array_equal(out, bare + residual)
+    np.testing.assert_array_equal(layer(x), bare)
+
+
+@pytest.mark.parametrize(
+    ("residual", "error", "message"),
+    [
+        (np.zeros((1, 6, 5, 6), np.float32), nnpack.ProblemError, "residual.shape"),
+        (np.zeros((6, 6, 6), np.float32), nnpack.ProblemError, "residual.shape"),
+        (np.zeros((1, 6, 6, 6)), nnpack.DtypeError, "residual has dtype float64"),
+        (0.0, nnpack.DtypeError, "residual is of type float"),
+    ],
+    ids=["rows", "rank", "float64", "a number"],
+)
+def test_malformed_residuals_are_refused(
+    residual: object, error: type[Exception], message: str
+) -> None:
+    layer, x = _layer()[0], _image(1, 4, 6, 6)
+    layer(x, residual=np.zeros((1, 6, 6, 6), np.float32))
+    with pytest.raises(error, match=message):
+        layer(x, residual=residual)
 
 
 def test_one_layer_takes_images_of_all_sizes_and_batches() -> None:
@@ -338,6 +375,7 @@ BAD_LAYERS: dict[str, tuple[dict[str, Any], type[Exception]]] = {
     "padding": ({"padding": "large"}, nnpack.ProblemError),
     "activation": ({"activation": nnpack.Relu}, nnpack.DtypeError),
     "accuracy": ({"accuracy": 1}, nnpack.ProblemError),
+    "residual position": ({"residual_position": "first"}, nnpack.ProblemError),
     "algorithm": ({"algorithm": "fast"}, nnpack.AlgorithmError),
     "threads": ({"threads": 0}, nnpack.ProblemError),
 }

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import nnpack
 from nnpack.transposed import has_gaps, transposed_phases
 from tests import oracle
 from tests.plans import integers
-from tests.problems import TransposedCase, conv_transpose_problems
+from tests.problems import TransposedCase, conv_transpose_problems, problem_count
 
 
 def assert_close(y: np.ndarray, reference: oracle.Float64Array, case: TransposedCase) -> None:
     """Errors within what ``accuracy="fast"`` allows of the greatest sum of absolute values."""
-    sums = oracle.conv_transpose2d(
-        np.abs(case.x), np.abs(case.weight), **{**case.arguments, "scale": None, "activation": None}
-    )
+    bare = {**case.arguments, "scale": None, "activation": None, "residual": None}
+    sums = oracle.conv_transpose2d(np.abs(case.x), np.abs(case.weight), **bare)
     scale = 1.0 if case.scale is None else float(np.abs(case.scale).max())
     bias = 0.0 if case.bias is None else float(np.abs(case.bias).max())
     assert y.shape == reference.shape
-    bound = 5e-5 * (scale * np.max(sums, initial=0.0) + bias + 1)
+    added = 0.0 if case.residual is None else float(np.max(np.abs(case.residual), initial=0.0))
+    bound = 5e-5 * (scale * np.max(sums, initial=0.0) + bias + added + 1)
     assert np.all(np.abs(y - reference) <= bound)
 
 
@@ -36,6 +37,16 @@ def test_any_transposed_convolution_agrees_with_the_oracle(case: TransposedCase)
     assert y.flags.c_contiguous
     assert y.dtype == np.float32
     assert_close(y, case.reference(), case)
+
+
+@settings(max_examples=problem_count(0.2))
+@given(case=conv_transpose_problems(), threads=st.sampled_from([1, 2]))
+def test_a_residual_may_be_the_output(case: TransposedCase, threads: int) -> None:
+    if case.residual is not None:
+        out = np.array(case.residual, order="C")
+        words = {**case.arguments, "residual": out, "threads": threads, "out": out}
+        assert nnpack.conv_transpose2d(case.x, case.weight, case.bias, **words) is out
+        assert_close(out, case.reference(), case)
 
 
 @given(case=conv_transpose_problems())

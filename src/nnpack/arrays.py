@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Float32Array",
+    "are_same",
     "as_float32",
     "as_halves",
     "check_out",
@@ -71,12 +72,12 @@ def check_out(
     shape: Sequence[int],
     inputs: Iterable[tuple[str, npt.NDArray[Any]]],
     *,
-    in_place: bool = False,
+    in_place: bool | str = False,
 ) -> Float32Array:
     """Return ``out``, into which a result of ``shape`` may be written while ``inputs`` are read.
 
-    With ``in_place`` it may be an input itself, element for element: for operations that read each
-    element of an input before they write that of the result.
+    With ``in_place`` it may be an input itself, or the one of that name, element for element: for
+    operations that read each element of an input before they write that of the result.
 
     Overlap is judged by the bounds of the memory, so that an input interleaved with ``out`` without
     sharing an element is refused as well.
@@ -96,17 +97,19 @@ def check_out(
             f"pass numpy.empty({tuple(shape)}, numpy.float32)"
         )
     for name, array in inputs:
-        if np.may_share_memory(out, array) and not (in_place and _are_same(out, array)):
-            raise ProblemError(f"out overlaps {name}; pass memory of its own")
+        allowed = in_place is True or in_place == name
+        if np.may_share_memory(out, array) and not (allowed and are_same(out, array)):
+            itself = f", or {name} itself" if allowed else ""
+            raise ProblemError(f"out overlaps {name}; pass memory of its own{itself}")
     return out
 
 
-def _are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+def are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     """Whether two arrays have the same elements in the same places."""
     return a is b or (
         a.shape == b.shape
         and a.strides == b.strides
-        and a.__array_interface__["data"] == b.__array_interface__["data"]
+        and a.__array_interface__["data"][0] == b.__array_interface__["data"][0]
     )
 
 

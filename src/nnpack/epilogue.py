@@ -1,21 +1,35 @@
 """Epilogues: what is done to each sum of a convolution as it is stored.
 
-``activation(scale * conv + bias)`` is described here once, and each kernel that stores outputs
-emits it. A description parts into a *kind*, which changes the instructions, and *parameters*, the
-run-time numbers.
+``activation(scale * conv + bias + residual)``, or ``activation(scale * conv + bias) + residual``,
+is described here once, and each kernel that stores outputs emits it. A description parts into a
+*kind*, which changes the instructions, and *parameters*, the run-time numbers.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, SupportsIndex
 
 from nnpack.arguments import as_number
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.frozen import dataclass
 
-__all__ = ["Activation", "ActivationKind", "Clip", "Elu", "Epilogue", "EpilogueKind", "Relu"]
+__all__ = [
+    "Activation",
+    "ActivationKind",
+    "Clip",
+    "Elu",
+    "Epilogue",
+    "EpilogueKind",
+    "Relu",
+    "ResidualPosition",
+    "Terms",
+]
 
 ActivationKind = Literal["relu", "leaky_relu", "elu", "clip"]
+
+ResidualPosition = Literal["before", "after"]
+"""Where a residual is added: before the activation (ResNet), or after it."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +118,31 @@ class EpilogueKind:
     scale: bool = False
     bias: bool = False
     activation: ActivationKind | None = None
+    residual: ResidualPosition | None = None
+
+    @property
+    def stores_once(self) -> bool:
+        """Whether every output must be stored once: what is stored may be the residual itself.
+
+        Without that, kernels may store an output again where tiles overlap.
+        """
+        return self.residual is not None
 
 
 @dataclass(frozen=True)
 class Epilogue:
-    """``activation(scale * conv + bias)``, applied as the results are stored.
+    """What is applied as the results of a convolution are stored.
 
     ``scale`` and ``bias`` say whether there is one, a float32 vector with a number for each output
-    channel. Raises DtypeError when ``activation`` is neither an activation nor None.
+    channel; ``residual`` where an array with the shape and the strides of y is added, if one is.
+
+    Raises DtypeError when ``activation`` is neither an activation nor None.
     """
 
     scale: bool = False
     bias: bool = False
     activation: Activation | None = None
+    residual: ResidualPosition | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.activation, Activation | None):
@@ -128,10 +154,39 @@ class Epilogue:
     @property
     def kind(self) -> EpilogueKind:
         """The part that changes the instructions."""
-        activation = None if self.activation is None else self.activation.kind
-        return EpilogueKind(self.scale, self.bias, activation)
+        if self.activation is None:
+            residual: ResidualPosition | None = "after" if self.residual else None
+            return EpilogueKind(self.scale, self.bias, None, residual)
+        return EpilogueKind(self.scale, self.bias, self.activation.kind, self.residual)
 
     @property
     def parameters(self) -> tuple[float, ...]:
         """The numbers of the activation, passed at run time."""
         return self.activation.parameters if self.activation else ()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The shapes of what an epilogue multiplies and adds, None where there is nothing."""
+
+    scale: Sequence[SupportsIndex] | None
+    bias: Sequence[SupportsIndex] | None
+    residual: Sequence[SupportsIndex] | None
+    position: ResidualPosition
+
+    def epilogue(self, activation: Activation | None, y_shape: tuple[int, ...]) -> Epilogue:
+        """The epilogue of y. Raises ProblemError when a shape does not go with it."""
+        for name, shape in (("scale", self.scale), ("bias", self.bias)):
+            if shape is not None and tuple(shape) != (y_shape[1],):
+                raise ProblemError(
+                    f"{name}.shape={tuple(shape)} must be ({y_shape[1]},), "
+                    "one number for each output channel"
+                )
+        if self.position not in ("before", "after"):
+            raise ProblemError(f'residual_position={self.position!r} must be "before" or "after"')
+        if self.residual is not None and tuple(self.residual) != y_shape:
+            raise ProblemError(
+                f"residual.shape={tuple(self.residual)} must be {y_shape}, what it is added to"
+            )
+        position = None if self.residual is None else self.position
+        return Epilogue(self.scale is not None, self.bias is not None, activation, position)

@@ -29,7 +29,7 @@ __all__ = [
 class Slot:
     """The address of an array given at the call, plus ``offset`` bytes.
 
-    Names: x, weight, bias, scale, packed, y, workspace.
+    Names: x, weight, bias, scale, residual, packed, y, workspace.
     """
 
     name: str
@@ -92,7 +92,9 @@ def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
     packing: list[Stage] = []
     packed = 0
     for plan, y_offset in parts:
-        stages += [_shifted(stage, {"y": y_offset, "packed": packed}) for stage in plan.stages]
+        # A residual lies as y does.
+        offsets = {"y": y_offset, "residual": y_offset, "packed": packed}
+        stages += [_shifted(stage, offsets) for stage in plan.stages]
         weights = plan.weight_format
         packing += [_shifted(stage, {"packed": packed}) for stage in weights.stages]
         packed += -(-weights.nbytes // _ALIGNMENT) * _ALIGNMENT

@@ -23,7 +23,17 @@ from nnpack.arguments import (
     as_pair,
     as_shape,
 )
-from nnpack.epilogue import Activation, ActivationKind, Clip, Elu, Epilogue, EpilogueKind, Relu
+from nnpack.epilogue import (
+    Activation,
+    ActivationKind,
+    Clip,
+    Elu,
+    Epilogue,
+    EpilogueKind,
+    Relu,
+    ResidualPosition,
+    Terms,
+)
 from nnpack.errors import ProblemError
 from nnpack.frozen import dataclass, field
 from nnpack.geometry import (
@@ -50,6 +60,7 @@ __all__ = [
     "EpilogueKind",
     "Problem",
     "Relu",
+    "ResidualPosition",
     "TransposedProblem",
     "WeightLayout",
     "WeightStorage",
@@ -204,11 +215,13 @@ class Problem(_Convolution):
         *,
         bias_shape: Sequence[SupportsIndex] | None = None,
         scale_shape: Sequence[SupportsIndex] | None = None,
+        residual_shape: Sequence[SupportsIndex] | None = None,
         stride: IntOrPair = 1,
         padding: PaddingLike = 0,
         dilation: IntOrPair = 1,
         groups: SupportsIndex = 1,
         activation: Activation | None = None,
+        residual_position: ResidualPosition = "before",
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
@@ -232,7 +245,8 @@ class Problem(_Convolution):
         extent = kernel_extent((kh, kw), spacing)
         borders = _as_padding(padding, (height, width), extent, step)
         _check_kernel_fits((height, width), extent, borders)
-        rows, columns = conv_outputs((height, width), extent, borders, step)
+        y_shape = batch, out_channels, *conv_outputs((height, width), extent, borders, step)
+        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
         return cls(
             batch=batch,
             in_channels=in_channels,
@@ -244,11 +258,11 @@ class Problem(_Convolution):
             padding=borders,
             dilation=spacing,
             groups=group_count,
-            epilogue=_epilogue(scale_shape, bias_shape, activation, out_channels),
+            epilogue=terms.epilogue(activation, y_shape),
             accuracy=accuracy,
             weight_storage=weight_storage,
             x_strides=x_strides or dense_strides((batch, in_channels, height, width))[:3],
-            y_strides=y_strides or dense_strides((batch, out_channels, rows, columns)),
+            y_strides=y_strides or dense_strides(y_shape),
         )
 
     @property
@@ -288,12 +302,14 @@ class TransposedProblem(_Convolution):
         *,
         bias_shape: Sequence[SupportsIndex] | None = None,
         scale_shape: Sequence[SupportsIndex] | None = None,
+        residual_shape: Sequence[SupportsIndex] | None = None,
         stride: IntOrPair = 1,
         padding: PaddingLike = 0,
         output_padding: IntOrPair = 0,
         dilation: IntOrPair = 1,
         groups: SupportsIndex = 1,
         activation: Activation | None = None,
+        residual_position: ResidualPosition = "before",
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
@@ -319,6 +335,8 @@ class TransposedProblem(_Convolution):
         borders, surplus = _as_transposed_padding(padding, surplus, extent, step)
         outputs = transposed_outputs((height, width), extent, borders, step, surplus)
         _check_not_cut_away(outputs, borders)
+        y_shape = batch, out_channels, *outputs
+        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
         return cls(
             batch=batch,
             in_channels=in_channels,
@@ -331,11 +349,11 @@ class TransposedProblem(_Convolution):
             output_padding=surplus,
             dilation=spacing,
             groups=group_count,
-            epilogue=_epilogue(scale_shape, bias_shape, activation, out_channels),
+            epilogue=terms.epilogue(activation, y_shape),
             accuracy=accuracy,
             weight_storage=weight_storage,
             x_strides=x_strides or dense_strides((batch, in_channels, height, width))[:3],
-            y_strides=y_strides or dense_strides((batch, out_channels, *outputs)),
+            y_strides=y_strides or dense_strides(y_shape),
         )
 
     @property
@@ -396,21 +414,6 @@ def _as_output_padding(output_padding: IntOrPair, stride: Pair, dilation: Pair) 
             f"dilation={dilation}; rows beyond belong to no input of the convolution it transposes"
         )
     return pair
-
-
-def _epilogue(
-    scale_shape: Sequence[SupportsIndex] | None,
-    bias_shape: Sequence[SupportsIndex] | None,
-    activation: Activation | None,
-    out_channels: int,
-) -> Epilogue:
-    for name, shape in (("scale", scale_shape), ("bias", bias_shape)):
-        if shape is not None and tuple(shape) != (out_channels,):
-            raise ProblemError(
-                f"{name}.shape={tuple(shape)} must be ({out_channels},), "
-                "one number for each output channel"
-            )
-    return Epilogue(scale_shape is not None, bias_shape is not None, activation)
 
 
 def _check_extents(problem: _Convolution) -> None:

@@ -45,7 +45,10 @@ def transposed_phases(problem: TransposedProblem) -> tuple[Phase, ...]:
 
 
 def has_gaps(problem: TransposedProblem) -> bool:
-    """Whether there are outputs that no tap reaches: sums of nothing."""
+    """Whether there are outputs that no tap reaches: sums of nothing.
+
+    These are written first, and some of y's other outputs with them: see `algorithms.fill`.
+    """
     return any(len(_axis_phases(problem, axis)) < _phase_count(problem, axis) for axis in range(2))
 
 

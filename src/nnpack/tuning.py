@@ -63,7 +63,10 @@ def tune_problem(
             return
         choices = list_choices(problem, algorithm, target)
         x = np.random.default_rng(0).standard_normal(problem.x_shape, np.float32)
+        # What is added to the result does not change which way is the fastest.
         arrays = {**arrays, "x": x, "y": empty_output(problem.y_shape)}
+        if problem.epilogue.residual:
+            arrays["residual"] = np.zeros(problem.y_shape, np.float32)
         measuring = _Measuring(problem, target, threads, arrays)
         best = measuring.fastest(_promising(choices), seconds / 2)
         # As FFTW does: the decisions within an algorithm are measured for the best one only.

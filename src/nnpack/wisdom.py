@@ -164,8 +164,12 @@ def _parse(text: str) -> list[dict[str, Any]]:
 
 
 def _question(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> dict[str, Any]:
-    """The fields of a record that say what it answers; how x lies in memory is no part of it."""
-    dense = replace(problem, x_strides=dense_strides(problem.x_shape)[:3])
+    """The fields of a record that say what it answers.
+
+    How x lies in memory is no part of it, nor whether there is a residual.
+    """
+    epilogue = replace(problem.epilogue, residual=None)
+    dense = replace(problem, x_strides=dense_strides(problem.x_shape)[:3], epilogue=epilogue)
     return {
         "machine": dict(machine_of(target)),
         "threads": threads,

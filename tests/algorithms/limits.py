@@ -25,6 +25,8 @@ def absolute_limit(
     scale = 1.0 if operands.scale is None else float(abs(operands.scale).max())
     bias = 0.0 if operands.bias is None else float(abs(operands.bias).max())
     result = scale * _full_magnitude(problem, operands) + bias
+    if operands.residual is not None:
+        result += float(abs(operands.residual).max())
     # The epilogue rounds a few times itself; expm1 is good to 3 units in the last place.
     return _slope(problem) * (scale * value + 8 * UNIT_ROUNDOFF * result)
 

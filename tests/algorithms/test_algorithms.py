@@ -15,8 +15,9 @@ from nnpack.algorithms.base import Algorithm, direct_error, direct_relative_l2
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
+from nnpack.frozen import replace
 from nnpack.planner import make_plan
-from nnpack.problem import Accuracy, Activation, Problem
+from nnpack.problem import Accuracy, Activation, Problem, ResidualPosition
 from tests import oracle
 from tests.algorithms.limits import absolute_limit
 from tests.guard import Side
@@ -37,7 +38,8 @@ BY_TARGET = pytest.mark.parametrize("target", TARGETS, ids=name_of)
 def _operands(case: ConvCase, *, dense: bool) -> Operands:
     x = np.ascontiguousarray(case.x) if dense else with_unit_column_stride(case.x)
     weight = np.ascontiguousarray(case.weight)
-    return Operands(x, weight, case.bias, case.scale)
+    residual = None if case.residual is None else np.ascontiguousarray(case.residual)
+    return Operands(x, weight, case.bias, case.scale, residual)
 
 
 def _assert_within_limit(
@@ -93,15 +95,18 @@ ACTIVATIONS: tuple[Activation | None, ...] = (
     nnpack.Elu(alpha=0.7),
     nnpack.Clip(-0.5, 1.5),
 )
-EPILOGUES = [
-    *((activation, True, True) for activation in ACTIVATIONS),
-    *((None, scale, bias) for scale, bias in ((True, False), (False, True), (False, False))),
-    (nnpack.Elu(), False, False),
+EPILOGUES: list[tuple[Activation | None, bool, bool, ResidualPosition | None]] = [
+    *((activation, True, True, None) for activation in ACTIVATIONS),
+    *((None, scale, bias, None) for scale, bias in ((True, False), (False, True), (False, False))),
+    (nnpack.Elu(), False, False, None),
+    (nnpack.Relu(), False, True, "before"),
+    (nnpack.Relu(), True, True, "after"),
+    (None, False, False, "before"),
 ]
 
 
 def _sample_problems(
-    activation: Activation | None, scale: bool, bias: bool
+    activation: Activation | None, scale: bool, bias: bool, residual: ResidualPosition | None
 ) -> list[tuple[Problem, Operands]]:
     """For every algorithm something it takes: 3x3 and 1x1, 1 and 2 groups, odd channels."""
     rng = np.random.default_rng(5)
@@ -118,23 +123,32 @@ def _sample_problems(
             groups=groups,
             activation=activation,
         )
+        epilogue = replace(problem.epilogue, residual=residual)
+        problem = replace(problem, epilogue=epilogue)
+        added = rng.standard_normal(problem.y_shape, dtype=np.float32) if residual else None
         vectors = rng.standard_normal((2, outputs), dtype=np.float32)
         x = rng.standard_normal(problem.x_shape, dtype=np.float32)
         weight = rng.standard_normal(problem.weight_shape, dtype=np.float32)
         weight /= np.float32(np.sqrt(weight[0].size))
-        operands = Operands(x, weight, vectors[0] if bias else None, vectors[1] if scale else None)
+        terms = vectors[0] if bias else None, vectors[1] if scale else None
+        operands = Operands(x, weight, *terms, added)
         result.append((problem, operands))
     return result
 
 
 @BY_TARGET
 @pytest.mark.parametrize("algorithm", MEMBERS, ids=lambda a: str(a.name))
-@pytest.mark.parametrize(("activation", "scale", "bias"), EPILOGUES, ids=str)
+@pytest.mark.parametrize(("activation", "scale", "bias", "residual"), EPILOGUES, ids=str)
 def test_every_epilogue_is_fused_into_every_algorithm(
-    target: Target, algorithm: Algorithm, activation: Activation | None, scale: bool, bias: bool
+    target: Target,
+    algorithm: Algorithm,
+    activation: Activation | None,
+    scale: bool,
+    bias: bool,
+    residual: ResidualPosition | None,
 ) -> None:
     done = 0
-    for problem, operands in _sample_problems(activation, scale, bias):
+    for problem, operands in _sample_problems(activation, scale, bias, residual):
         if algorithm.refusal(problem, target) is not None:
             continue
         y = runner(algorithm.build(problem, target, 1), problem, target)(operands, "after")
@@ -146,6 +160,8 @@ def test_every_epilogue_is_fused_into_every_algorithm(
             activation=activation,
             padding=problem.padding,
             groups=problem.groups,
+            residual=operands.residual,
+            residual_position=residual or "before",
         )
         limit = absolute_limit(algorithm, problem, target, operands)
         _assert_within_limit(y, reference, limit)

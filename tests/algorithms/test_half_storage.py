@@ -106,7 +106,9 @@ def test_any_problem_is_within_the_limit(
 ) -> None:
     algorithm = data.draw(st.sampled_from(ALGORITHMS))
     case = dataclasses.replace(case, weight=_halves(np.ascontiguousarray(case.weight)))
-    operands = Operands(np.ascontiguousarray(case.x), case.weight, case.bias, case.scale)
+    residual = None if case.residual is None else np.ascontiguousarray(case.residual)
+    x = np.ascontiguousarray(case.x)
+    operands = Operands(x, case.weight, case.bias, case.scale, residual)
     problem = _stored(case.problem(x_strides=element_strides(operands.x)))
     if problem.is_empty or algorithm.refusal(problem, target) is not None:
         return

@@ -82,7 +82,7 @@ def _epilogue(
 
     def emit(asm: Assembler, value: Value, block: Value) -> Value:
         epilogue = Epilogue(asm, kind, Arguments(asm, block, fields))
-        return epilogue(value, epilogue.of_channel(0))
+        return epilogue.prepare(value, epilogue.of_channel(0))
 
     return _map(target, emit, x, words)
 

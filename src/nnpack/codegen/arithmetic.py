@@ -125,6 +125,12 @@ class Arithmetic:
         operation = self.builder.fsub if self._is_float(left) else self.builder.sub
         return self.wrap(operation(left, right))
 
+    def distance(self, a: Value, b: Value) -> Value:
+        """How many floats the pointer ``a`` is behind the pointer ``b``: ``b + distance == a``."""
+        addresses = (self.builder.ptrtoint(pointer.ir, I64) for pointer in (a, b))
+        nbytes = self.builder.sub(*addresses)
+        return self.wrap(self.builder.ashr(nbytes, self.constant(2, I64)))
+
     def mul(self, a: Operand, b: Operand) -> Value:
         """``a * b``."""
         if isinstance(a, Value) and isinstance(b, int) and b == 1:

@@ -92,15 +92,37 @@ class Memory(Arithmetic):
 
     def store_first(self, value: Value, count: int, pointer: Value, offset: Index = 0) -> None:
         """Store the first ``count`` lanes at ``pointer + offset``, in pieces of powers of two."""
-        start = 0
-        while start < count:
-            size = 1 << ((count - start).bit_length() - 1)
-            size = min(size, self.lanes)
+        for start, size in self._pieces(count):
             piece = value
             if size != value.ir.type.count:
                 piece = self.shuffle(value, None, list(range(start, start + size)))
             self.store(piece, pointer, self.add(offset, start))
+
+    def load_first(self, count: int, pointer: Value, offset: Index = 0, *, lanes: int) -> Value:
+        """``count`` floats at ``pointer + offset`` in the first of ``lanes`` lanes, no more read.
+
+        Loaded in pieces of powers of two; the other lanes are undefined.
+        """
+        whole: Value | None = None
+        for start, size in self._pieces(count):
+            piece = self.load(pointer, self.add(offset, start), lanes=size)
+            if size == lanes:
+                return piece
+            spread = [max(0, n - start) if n < start + size else 0 for n in range(lanes)]
+            wide = self.shuffle(piece, None, spread)
+            chosen = [n if n < start else lanes + n for n in range(lanes)]
+            whole = wide if whole is None else self.shuffle(whole, wide, chosen)
+        assert whole is not None
+        return whole
+
+    def _pieces(self, count: int) -> list[tuple[int, int]]:
+        """First lane and size, a power of two, of the pieces of ``count`` lanes."""
+        pieces, start = [], 0
+        while start < count:
+            size = min(1 << ((count - start).bit_length() - 1), self.lanes)
+            pieces.append((start, size))
             start += size
+        return pieces
 
     def load_float(self, pointer: Value, offset: Index = 0) -> Value:
         """One float from ``pointer + offset``."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import SupportsIndex
+from collections.abc import Callable, Mapping
+from typing import Any, SupportsIndex
 
 import numpy as np
 
@@ -12,18 +13,24 @@ from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import (
     Float32Array,
     as_float32,
-    check_out,
     element_strides,
     optional_vector,
     with_unit_column_stride,
 )
 from nnpack.codegen.target import Target, host_target
 from nnpack.execution import Program, Runnable
+from nnpack.functional.residual import placed_output
 from nnpack.functional.running import reported
 from nnpack.plan import packed_in_workspace
 from nnpack.planner import AnyProblem, check_algorithm, make_plan
-from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem
-from nnpack.runtime.memory import address, empty_output
+from nnpack.problem import (
+    Accuracy,
+    Activation,
+    Problem,
+    ResidualPosition,
+    TransposedProblem,
+)
+from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
 __all__ = ["conv2d", "conv_transpose2d"]
@@ -40,39 +47,36 @@ def conv2d(
     groups: SupportsIndex = 1,
     scale: object = None,
     activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
 ) -> Float32Array:
-    """``activation(scale * conv(x, weight) + bias)``.
+    """``activation(scale * conv(x, weight) + bias + residual)``.
 
     (N, C, H, W), (O, C/groups, kh, kw) -> (N, O, H', W'), all float32: ndarrays, or objects with
     the buffer protocol or DLPack. ``scale`` and ``bias`` have shape (O,). ``padding`` is an int,
-    (h, w), (top, bottom, left, right), "valid" or "same". The weights are packed at every call:
-    `Conv2d` packs them once.
-    Returns a C-contiguous array, or ``out``.
+    (h, w), (top, bottom, left, right), "valid" or "same". ``residual`` has the shape of the result
+    and is added to what the activation is applied to, or with ``residual_position="after"`` to
+    what it gives. The weights are packed at every call: `Conv2d` packs them once.
+    Returns a C-contiguous array, or ``out``, which may be ``residual`` itself.
 
     Raises ProblemError (a ValueError) or DtypeError (a TypeError) for malformed arguments, and
     AlgorithmError when a named algorithm cannot do the problem, before anything is written.
     """
-    x, weight = as_float32("x", x, 4), np.ascontiguousarray(as_float32("weight", weight, 4))
-    bias, scale = optional_vector("bias", bias), optional_vector("scale", scale)
-    x = with_unit_column_stride(x)
-    problem = Problem.conv2d(
-        x.shape,
-        weight.shape,
-        bias_shape=None if bias is None else bias.shape,
-        scale_shape=None if scale is None else scale.shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        activation=activation,
-        accuracy=accuracy,
-        x_strides=element_strides(x),
-    )
-    return _run_cold(problem, x, weight, bias, scale, algorithm, threads, out)
+    words = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "activation": activation,
+        "residual_position": residual_position,
+        "accuracy": accuracy,
+    }
+    operands = _Operands(x, weight, bias, scale, residual)
+    return _run_cold(Problem.conv2d, operands, words, algorithm, threads, out)
 
 
 def conv_transpose2d(
@@ -87,6 +91,8 @@ def conv_transpose2d(
     groups: SupportsIndex = 1,
     scale: object = None,
     activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
@@ -99,44 +105,56 @@ def conv_transpose2d(
 
     Raises as `conv2d` does.
     """
-    x, weight = as_float32("x", x, 4), np.ascontiguousarray(as_float32("weight", weight, 4))
-    bias, scale = optional_vector("bias", bias), optional_vector("scale", scale)
-    x = with_unit_column_stride(x)
-    problem = TransposedProblem.conv_transpose2d(
-        x.shape,
-        weight.shape,
-        bias_shape=None if bias is None else bias.shape,
-        scale_shape=None if scale is None else scale.shape,
-        stride=stride,
-        padding=padding,
-        output_padding=output_padding,
-        dilation=dilation,
-        groups=groups,
-        activation=activation,
-        accuracy=accuracy,
-        x_strides=element_strides(x),
-    )
-    return _run_cold(problem, x, weight, bias, scale, algorithm, threads, out)
+    words = {
+        "stride": stride,
+        "padding": padding,
+        "output_padding": output_padding,
+        "dilation": dilation,
+        "groups": groups,
+        "activation": activation,
+        "residual_position": residual_position,
+        "accuracy": accuracy,
+    }
+    operands = _Operands(x, weight, bias, scale, residual)
+    return _run_cold(TransposedProblem.conv_transpose2d, operands, words, algorithm, threads, out)
+
+
+class _Operands:
+    """What a call reads, as arrays that programs can read: dense but for x and the residual."""
+
+    def __init__(
+        self, x: object, weight: object, bias: object, scale: object, residual: object
+    ) -> None:
+        arrays = {
+            "x": with_unit_column_stride(as_float32("x", x, 4)),
+            "weight": np.ascontiguousarray(as_float32("weight", weight, 4)),
+            "bias": optional_vector("bias", bias),
+            "scale": optional_vector("scale", scale),
+            "residual": None if residual is None else as_float32("residual", residual, 4),
+        }
+        self.given = {name: array for name, array in arrays.items() if array is not None}
+
+    def state(
+        self, statement: Callable[..., AnyProblem], words: Mapping[str, object]
+    ) -> AnyProblem:
+        """The problem that ``statement`` makes of the shapes and ``words``."""
+        shapes: dict[str, Any] = {f"{name}_shape": a.shape for name, a in self.given.items()}
+        return statement(**shapes, **words, x_strides=element_strides(self.given["x"]))
 
 
 def _run_cold(
-    problem: AnyProblem,
-    x: Float32Array,
-    weight: Float32Array,
-    bias: Float32Array | None,
-    scale: Float32Array | None,
+    statement: Callable[..., AnyProblem],
+    operands: _Operands,
+    words: Mapping[str, object],
     algorithm: str,
     threads: SupportsIndex | None,
     out: Float32Array | None,
 ) -> Float32Array:
     """Pack the weights into the workspace and run, in one native call."""
+    problem = operands.state(statement, words)
     count = resolve_num_threads(threads)
     check_algorithm(algorithm)
-    inputs = {"x": x, "weight": weight, "bias": bias, "scale": scale}
-    given = {name: array for name, array in inputs.items() if array is not None}
-    y = empty_output(problem.y_shape) if out is None else out
-    if out is not None:
-        check_out(out, problem.y_shape, given.items())
+    y, given = placed_output(problem, operands.given, out)
     if not problem.is_empty:
         target = host_target()
         program = _cold_program(problem, algorithm, target, count, wisdom.generation())

@@ -8,6 +8,7 @@ and panels ``[depth][panel]`` of weights; only the roles in the microkernel chan
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from nnpack.frozen import dataclass
@@ -90,6 +91,11 @@ class GemmConvolution:
         """Whether weights are made floats before they are used, rather than when loaded."""
         return self.storage == "float16" and self.lanes == "pixels"
 
+    @property
+    def moves_back(self) -> bool:
+        """Whether the last strip of a block moves back so as to end with it."""
+        return not self.packed and self.lanes == "channels"
+
     def strip(self, lanes: int) -> int:
         """Pixels in a strip."""
         return self.tile.mr if self.lanes == "channels" else self.tile.nv * lanes
@@ -125,7 +131,7 @@ class _Emitter:
 
     def emit(self) -> None:
         if not self.kernel.dense:
-            emit_scatter_function(self.asm, self.kernel.fields)
+            emit_scatter_functions(self.asm, self.kernel.fields, self.kernel.epilogue)
         for tile in self.tiles:
             self._emit_tile_function(tile)
         if self.kernel.widens:
@@ -216,10 +222,11 @@ class _Emitter:
                 offset, size = self._strip_at(begin, count)
                 strip = patches + (offset * taps.depth if self.kernel.packed else offset)
                 used = weight + taps.start * self.panel
-                words = (args.block, used, strip, out, channel + group * out_channels)
+                number = channel + group * out_channels
                 pixel = start + offset
+                words = (args.block, used, strip, out, number, channels, pixel, size, taps.depth)
                 ahead = after + (offset + self._ahead(panel))
-                self._call_tile((*words, channels, pixel, size, taps.depth, ahead))
+                self._call_tile((*words, ahead, begin - offset))
 
     def _tap_rows(self, args: Arguments, start: Value, count: Value) -> TapRows:
         """The rows of taps that are packed for the pixels ``start .. start + count``."""
@@ -235,10 +242,10 @@ class _Emitter:
 
         The broadcast operand has no mask: where the image itself is read, the last strip moves
         back so as to end with the block. A last block shorter than a strip so reaches into the
-        one before it, whose pixels it stores again with the same values (the planner turns no
-        tile higher than the image has pixels).
+        one before it, whose pixels it stores again with the same values, or leaves alone if they
+        must be stored once (the planner turns no tile higher than the image has pixels).
         """
-        if self.kernel.packed or self.kernel.lanes == "pixels":
+        if not self.kernel.moves_back:
             return offset, self.asm.minimum(count - offset, self.strip)
         return self.asm.minimum(offset, count - self.strip), self.asm.index(self.strip)
 
@@ -273,12 +280,14 @@ class _Emitter:
             pixels="index",
             depth="index",
             ahead="pointer",
-        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, next_):
+            done="index",
+        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, next_, done):
             args = Arguments(asm, block, kernel.fields)
             ahead = None if kernel.packed else Panel(next_, args["x_c"])
             pixel_step: Index = self.strip if kernel.packed else args["x_c"]
             patches, weights = Panel(strip, pixel_step), Panel(weight, self.panel)
-            place = _Place(args, y, channel, channels, pixel, pixels)
+            skipped = done if kernel.moves_back and kernel.epilogue.stores_once else None
+            place = _Place(args, y, channel, channels, pixel, pixels, skipped)
             if kernel.lanes == "channels":
                 acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
                 self._emit_store_channels(tile, acc, place)
@@ -303,27 +312,28 @@ class _Emitter:
         """Row i of the tile is channel i, its lanes are pixels."""
         asm = self.asm
         epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
-        rows = StoreRows(asm, self.kernel.dense, place.args, place.pixel, place.pixels)
+        rows = StoreRows(epilogue, self.kernel.dense, place.args, place.pixel, place.pixels)
         y_c = place.args["y_c"]
         for i in range(tile.mr):
             with asm.when(asm.compare(">", place.channels, i)):
                 terms = epilogue.of_channel(place.channel + i)
                 for j in range(tile.nv):
-                    value = epilogue(acc[i, j], terms)
+                    value = epilogue.prepare(acc[i, j], terms)
                     rows.store(value, place.y + i * y_c, j * asm.lanes)
 
     def _emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: _Place) -> None:
         """Row i of the tile is pixel i, its lanes are channels: turned before it is stored."""
         asm, lanes = self.asm, self.asm.lanes
         epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
-        store = StoreRows(asm, self.kernel.dense, place.args, place.pixel, place.pixels)
+        where = place.pixel, place.pixels, place.done
+        store = StoreRows(epilogue, self.kernel.dense, place.args, *where)
         y_c = place.args["y_c"]
         for j in range(tile.nv):
             inside = asm.lanes_below(place.channels - j * lanes)
             terms = epilogue.of_lanes(place.channel + j * lanes, inside)
             for start in range(0, tile.mr, lanes):
                 rows = range(start, min(start + lanes, tile.mr))
-                columns = [epilogue(acc[i, j], terms) for i in rows]
+                columns = [epilogue.prepare(acc[i, j], terms) for i in rows]
                 for row, value in emit_rows(asm, columns):
                     with asm.when(asm.compare(">", place.channels, j * lanes + row)):
                         store.store(value, place.y + (j * lanes + row) * y_c, start)
@@ -331,7 +341,10 @@ class _Emitter:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tile goes: its first channel's plane, how many channels, which pixels."""
+    """Where a tile goes: its first channel's plane, how many channels, which pixels.
+
+    The first ``done`` of the pixels, if that is not None, are left alone.
+    """
 
     args: Arguments
     y: Value
@@ -339,47 +352,82 @@ class _Place:
     channels: Value
     pixel: Value
     pixels: Value
+    done: Value | None
 
 
 class StoreRows:
-    """Stores vectors of consecutive pixels of one plane, ``pixel .. pixel + pixels``."""
+    """Stores vectors of consecutive pixels of one plane, ``pixel + done .. pixel + pixels``.
+
+    What is stored are prepared values of ``epilogue``.
+    """
 
     def __init__(
-        self, asm: Assembler, dense: bool, args: Arguments, pixel: Value, pixels: Value
+        self,
+        epilogue: Epilogue,
+        dense: bool,
+        args: Arguments,
+        pixel: Value,
+        pixels: Value,
+        done: Value | None = None,
     ) -> None:
-        self.asm = asm
+        self.asm = epilogue.asm
+        self.epilogue = epilogue
         self.dense = dense
         self.args = args
         self.pixel = pixel
         self.pixels = pixels
+        self.done = done
 
     def store(self, value: Value, plane: Value, offset: int) -> None:
         """Store ``value`` at pixel ``pixel + offset`` of ``plane``, as far as there are pixels."""
-        if self.dense:
-            width = value.ir.type.count
-            mask = self.asm.lanes_below(self.pixels - offset, width)
-            self.asm.store(value, plane + self.pixel, offset, mask=mask)
+        if not self.dense:
+            self._store_scattered(value, plane, offset)
             return
-        self._store_scattered(value, plane, offset)
+        low: Index = 0 if self.done is None else self.done - offset
+        mask = self.asm.lanes_between(low, self.pixels - offset, value.ir.type.count)
+        self.epilogue.store(value, plane + self.pixel, offset, mask=mask)
 
     def _store_scattered(self, value: Value, plane: Value, offset: int) -> None:
-        """Hand the lanes to the loop of `emit_scatter_function`."""
-        asm = self.asm
-        buffer = asm.local_floats(value.ir.type.count)
+        """Hand the lanes to the loops of `emit_scatter_functions`."""
+        asm, width = self.asm, value.ir.type.count
+        low: Index = 0 if self.done is None else asm.maximum(self.done - offset, 0)
+        count = asm.minimum(self.pixels - offset, width) - low
+        buffer, pixel = asm.local_floats(width), self.pixel + offset + low
+        if self.epilogue.kind.residual:
+            residual = self.epilogue.residual(plane)
+            asm.call("collect", self.args.block, buffer + low, residual, pixel, count)
+            value = self.epilogue.finish(value, asm.load(buffer, lanes=width))
         asm.store(value, buffer)
-        count = asm.minimum(self.pixels - offset, value.ir.type.count)
-        asm.call("scatter", self.args.block, buffer, plane, self.pixel + offset, count)
+        asm.call("scatter", self.args.block, buffer + low, plane, pixel, count)
 
 
-def emit_scatter_function(asm: Assembler, fields: dict[str, str]) -> None:
-    """Define ``scatter``: store consecutive pixels where rows and columns have strides."""
+def emit_scatter_functions(asm: Assembler, fields: dict[str, str], kind: EpilogueKind) -> None:
+    """Define ``scatter``: store consecutive pixels where rows and columns have strides.
+
+    For a residual also ``collect``, which loads them.
+    """
+
+    def scatter(buffer: Value, lane: Value, place: Value) -> None:
+        asm.store(asm.load_float(buffer, lane), place)
+
+    def collect(buffer: Value, lane: Value, place: Value) -> None:
+        asm.store(asm.load_float(place), buffer + lane)
+
+    _emit_pixel_loop(asm, fields, "scatter", scatter)
+    if kind.residual:
+        _emit_pixel_loop(asm, fields, "collect", collect)
+
+
+def _emit_pixel_loop(
+    asm: Assembler, fields: dict[str, str], name: str, move: Callable[[Value, Value, Value], None]
+) -> None:
     with asm.function(
-        "scatter", block="pointer", source="pointer", plane="pointer", pixel="index", count="index"
-    ) as (block, source, plane, pixel, count):
+        name, block="pointer", buffer="pointer", plane="pointer", pixel="index", count="index"
+    ) as (block, buffer, plane, pixel, count):
         out_width, y_h, y_w = Arguments(asm, block, fields).load("out_width", "y_h", "y_w")
         state = {"row": plane + pixel // out_width * y_h, "column": pixel % out_width}
         with asm.loop(count, carry=state) as lane:
-            asm.store(asm.load_float(source, lane), state["row"] + state["column"] * y_w)
+            move(buffer, lane, state["row"] + state["column"] * y_w)
             after = state["column"] + 1
             wraps = after.equals(out_width)
             state["row"] = asm.select(wraps, state["row"] + y_h, state["row"])

@@ -229,10 +229,14 @@ def _edge_loads(
 
 @dataclass(frozen=True)
 class _RowBlock:
-    """The input rows of a tile from column ``-pad_left`` on, and its output rows."""
+    """The input rows of a tile from column ``-pad_left`` on, and its output rows.
+
+    The first ``done`` output rows have been stored before.
+    """
 
     sources: Sequence[Value]
     targets: Sequence[Value]
+    done: Value
 
 
 class _Band:
@@ -260,7 +264,8 @@ class _Band:
     def emit(self, body: Callable[[_RowBlock], None]) -> None:
         """Emit ``body`` for every block of rows.
 
-        The last block of a phase moves back so as to end with it: some rows are computed twice.
+        The last block of a phase moves back so as to end with it: some rows are computed twice,
+        and stored twice unless they must be stored once.
         """
         if not self.kernel.spaced:
             self._emit_phase(self.first, self.rows, 1, body)
@@ -276,9 +281,9 @@ class _Band:
         asm, rows = self.asm, self.kernel.rows
         with asm.loop(count, step=rows) as begin:
             number = asm.minimum(begin, count - rows)
-            body(self._block(first + number * spacing))
+            body(self._block(first + number * spacing, begin - number))
 
-    def _block(self, row: Value) -> _RowBlock:
+    def _block(self, row: Value, done: Value) -> _RowBlock:
         """The block whose first output row is ``row``."""
         asm, args, kernel = self.asm, self.args, self.kernel
         height, x_h, dilation = args.load("height", "x_h", "dilation_h")
@@ -291,7 +296,7 @@ class _Band:
             source, in_row = source + step, in_row + dilation
         step = args["spacing"] * args["y_h"]
         start = self.y + row * args["y_h"]
-        return _RowBlock(sources, [start + j * step for j in range(kernel.rows)])
+        return _RowBlock(sources, [start + j * step for j in range(kernel.rows)], done)
 
 
 class _Tile:
@@ -325,8 +330,13 @@ class _Tile:
             for (first, _), load in zip(kernel.tap_groups, loads, strict=True):
                 for i, vector in enumerate(load(row + self.offsets[first])):
                     self._accumulate(acc, t, first + i, vector)
-        for value, target in zip(acc, block.targets, strict=True):
-            asm.store(self.epilogue(value, self.terms), target, v, mask=stored)
+        for j, (value, target) in enumerate(zip(acc, block.targets, strict=True)):
+            ready = self.epilogue.prepare(value, self.terms)
+            if not kernel.epilogue.stores_once:
+                self.epilogue.store(ready, target, v, mask=stored)
+                continue
+            with asm.when(asm.compare("<=", block.done, j)):
+                self.epilogue.store(ready, target, v, mask=stored)
 
     def _accumulate(self, acc: list[Value], t: int, s: int, vector: Value) -> None:
         """Add input row ``t`` through tap column ``s`` to the output rows it belongs to."""

@@ -55,7 +55,8 @@ class DepthwisePlanes:
     """The stage ``y[n, k, i, j] = epilogue(sum weight[k, r, s] * x[n, k // multiplier, i', j'])``.
 
     The sum is over r and s; ``i' = i * sh + r - top``, ``j' = j * sw + s - pad_left``. A task is
-    ``planes`` output channels of one image; the last of them may repeat the last channel.
+    ``planes`` output channels of one image; the last of them may repeat the last channel, which
+    is not stored twice where outputs must be stored once.
     ``span``: lanes of a plane; no row of output is longer, no row of input than ``span * sw``.
     ``rows``: output rows of a tile, of which a plane has at least as many.
     """
@@ -160,7 +161,9 @@ class _Group:
         self.masks = masks
         self.zeros = zeros
         last, multiplier = args["out_channels"] - 1, args["multiplier"]
-        channels = [asm.minimum(group * kernel.planes + i, last) for i in range(kernel.planes)]
+        wanted = [group * kernel.planes + i for i in range(kernel.planes)]
+        channels = [asm.minimum(channel, last) for channel in wanted]
+        self.present = [asm.compare("<=", channel, last) for channel in wanted]
         x, y = args["x"] + image * args["x_n"], args["y"] + image * args["y_n"]
         self.sources = [x + channel // multiplier * args["x_c"] for channel in channels]
         self.targets = [y + channel * args["y_c"] for channel in channels]
@@ -185,9 +188,11 @@ class _Group:
         """Emit all tiles. The last moves back so as to end with the plane."""
         asm, rows, out_height = self.asm, self.kernel.rows, self.args["out_height"]
         with asm.loop(out_height, step=rows) as begin:
-            self._emit_tile(asm.minimum(begin, out_height - rows))
+            row = asm.minimum(begin, out_height - rows)
+            self._emit_tile(row, begin - row)
 
-    def _emit_tile(self, row: Value) -> None:
+    def _emit_tile(self, row: Value, done: Value) -> None:
+        """The tile from output row ``row`` on, whose first ``done`` rows are stored already."""
         kernel, asm = self.kernel, self.asm
         acc = [asm.zeros(kernel.planes * kernel.span) for _ in range(kernel.rows)]
         first = row * kernel.stride[0] - self.args["pad_top"]
@@ -198,8 +203,12 @@ class _Group:
             for i, (target, terms) in enumerate(zip(self.targets, self.terms, strict=True)):
                 lanes = range(i * kernel.span, (i + 1) * kernel.span)
                 part = asm.shuffle(value, None, lanes) if kernel.planes > 1 else value
-                place = target + (row + j) * y_h
-                asm.store(self.epilogue(part, terms), place, mask=self.masks.stored)
+                ready, place = self.epilogue.prepare(part, terms), target + (row + j) * y_h
+                if not kernel.epilogue.stores_once:
+                    self.epilogue.store(ready, place, mask=self.masks.stored)
+                    continue
+                with asm.when(asm.compare("<=", done, j) & self.present[i]):
+                    self.epilogue.store(ready, place, mask=self.masks.stored)
 
     def _accumulate(self, acc: list[Value], t: int, columns: Sequence[Value | None]) -> None:
         """Add input row ``t`` of the tile to the output rows it belongs to."""

@@ -1,8 +1,9 @@
 """The epilogue: what happens to a value between its accumulator and memory.
 
-``y = activation(scale * v + bias)``. Every kernel that stores outputs goes through `Epilogue`;
-a kernel hands in the scale and bias of its lanes (one channel: splatted; channels in the lanes:
-a vector), so that one description serves every layout.
+``y = activation(scale * v + bias + residual)``, or with the residual outside. Every kernel that
+stores outputs goes through `Epilogue`: it *prepares* a value with the terms of its lanes (one
+channel: splatted; channels in the lanes: a vector), turns it into rows of pixels if it is not one,
+and *stores* it, which adds the residual. So one description serves every layout.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nnpack.problem import EpilogueKind
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+
 
 _ACTIVATION_PARAMETERS: Mapping[str | None, tuple[str, ...]] = {
     None: (),
@@ -34,6 +36,8 @@ def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
         fields["scale"] = "pointer"
     if kind.bias:
         fields["bias"] = "pointer"
+    if kind.residual:
+        fields["residual"] = "pointer"
     return fields | dict.fromkeys(_ACTIVATION_PARAMETERS[kind.activation], "float")
 
 
@@ -51,7 +55,11 @@ class ChannelTerms:
 
 
 class Epilogue:
-    """Emits an epilogue inside one function; reads its numbers where it is constructed."""
+    """Emits an epilogue inside one function; reads its numbers where it is constructed.
+
+    The word ``y`` is where the output begins. A residual lies as the output does: what belongs
+    to an output is as far from the residual's first element as the output is from y's.
+    """
 
     def __init__(self, asm: Assembler, kind: EpilogueKind, arguments: Arguments) -> None:
         self.asm = asm
@@ -59,6 +67,8 @@ class Epilogue:
         self._arguments = arguments
         names = _ACTIVATION_PARAMETERS[kind.activation]
         self._numbers = tuple(asm.splat(arguments[name]) for name in names)
+        if kind.residual:
+            self._distance = asm.distance(arguments["residual"], arguments["y"])
 
     def of_channel(self, channel: Index) -> ChannelTerms:
         """The terms of one channel in every lane."""
@@ -72,17 +82,55 @@ class Epilogue:
         scale = read("scale") if self.kind.scale else None
         return ChannelTerms(scale, read("bias") if self.kind.bias else None)
 
-    def __call__(self, value: Value, terms: ChannelTerms) -> Value:
-        """``activation(scale * value + bias)``."""
+    def prepare(self, value: Value, terms: ChannelTerms) -> Value:
+        """What comes before a residual: ``scale * value + bias``, or its activation."""
         if terms.scale is not None and terms.bias is not None:
             value = self.asm.fma(terms.scale, value, terms.bias)
         elif terms.scale is not None:
             value = value * terms.scale
         elif terms.bias is not None:
             value = value + terms.bias
+        return value if self.kind.residual == "before" else self._activate(value)
+
+    def store(self, value: Value, target: Value, offset: Index = 0, *, mask: Mask = None) -> None:
+        """Finish a prepared value, pixels in its lanes, and store it at ``target + offset``.
+
+        Neither y nor the residual are touched outside ``mask``.
+        """
+        if self.kind.residual:
+            lanes = value.ir.type.count
+            value = self.finish(
+                value, self.asm.load(self.residual(target), offset, mask=mask, lanes=lanes)
+            )
+        self.asm.store(value, target, offset, mask=mask)
+
+    def store_first(self, value: Value, count: int, target: Value, offset: Index = 0) -> None:
+        """`store` of the first ``count`` lanes, in pieces of powers of two."""
+        if self.kind.residual:
+            lanes = value.ir.type.count
+            value = self.finish(
+                value, self.asm.load_first(count, self.residual(target), offset, lanes=lanes)
+            )
+        self.asm.store_first(value, count, target, offset)
+
+    def residual(self, target: Value) -> Value:
+        """Where the residual of the output at ``target`` is; only for epilogues that have one."""
+        return target + self._distance
+
+    def finish(self, value: Value, residual: Value) -> Value:
+        """A prepared value with its residual."""
+        value = value + residual
+        return self._activate(value) if self.kind.residual == "before" else value
+
+    def _activate(self, value: Value) -> Value:
         if self.kind.activation is None:
             return value
-        return _ACTIVATIONS[self.kind.activation](self.asm, value, *self._numbers)
+        # Rows of pixels may be narrower than a register; the first lanes of one cost nothing.
+        lanes = value.ir.type.count
+        numbers = self._numbers
+        if lanes != self.asm.lanes:
+            numbers = tuple(self.asm.shuffle(n, None, range(lanes)) for n in numbers)
+        return _ACTIVATIONS[self.kind.activation](self.asm, value, *numbers)
 
 
 def _relu(asm: Assembler, x: Value) -> Value:
@@ -123,13 +171,14 @@ def emit_expm1(asm: Assembler, x: Value) -> Value:
     expm1(x) = 2^n expm1(r) + (2^n - 1), and expm1(r) is its Taylor polynomial of degree 7,
     whose remainder for |r| <= ln(2)/2 is below 6e-9 of r.
     """
+    lanes = x.ir.type.count
     x = asm.maximum(_LOWEST, x)
-    shifted = asm.fma(x, 1.0 / math.log(2.0), asm.splat(_ROUND))
+    shifted = asm.fma(x, 1.0 / math.log(2.0), asm.splat(_ROUND, lanes))
     n = shifted - _ROUND
     r = asm.fma(n, -_LN2_LOW, asm.fma(n, -_LN2_HIGH, x))
-    polynomial = asm.splat(1.0 / math.factorial(7))
+    polynomial = asm.splat(1.0 / math.factorial(7), lanes)
     for degree in range(6, 1, -1):
-        polynomial = asm.fma(polynomial, r, asm.splat(1.0 / math.factorial(degree)))
+        polynomial = asm.fma(polynomial, r, asm.splat(1.0 / math.factorial(degree), lanes))
     expm1_r = asm.fma(polynomial * r, r, r)
     exponent = asm.bitcast_to_int(shifted) - (_ROUND_BITS - 127)
     power = asm.bitcast_to_float(exponent << 23)

@@ -31,8 +31,8 @@ class Fill:
             epilogue = Epilogue(asm, self.epilogue, args)
             with asm.loop(last, start=first) as plane:
                 n, channel = plane // args["out_channels"], plane % args["out_channels"]
-                value = epilogue(asm.zeros(), epilogue.of_channel(channel))
+                value = epilogue.prepare(asm.zeros(), epilogue.of_channel(channel))
                 target = args["y"] + n * args["y_n"] + channel * args["y_c"]
                 with asm.loop(args["pixels"], step=asm.lanes) as pixel:
                     mask = asm.lanes_below(args["pixels"] - pixel)
-                    asm.store(value, target, pixel, mask=mask)
+                    epilogue.store(value, target, pixel, mask=mask)

@@ -118,13 +118,14 @@ class OutputTransform:
         with asm.when(full), asm.loop(rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 target = corner + i * y_h + asm.load_index(channels.offsets, lane)
-                asm.store_first(value, min(lanes, m_w - q), target, q)
+                channels.epilogue.store_first(value, min(lanes, m_w - q), target, q)
         with asm.when(full.equals(0)), asm.loop(rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = corner + i * y_h + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, m_w) - q
-                    asm.store(value, target, q, mask=asm.lanes_below(count, value.ir.type.count))
+                    mask = asm.lanes_below(count, value.ir.type.count)
+                    channels.epilogue.store(value, target, q, mask=mask)
 
     def _emit_row(
         self, buffer: Value, i: Value, channels: _Channels
@@ -133,7 +134,7 @@ class OutputTransform:
         asm, lanes = self.asm, self.asm.lanes
         row = [asm.load(buffer + i * self.row_floats, j * lanes) for j in range(self.shape.n)]
         values = emit_program(asm, self.shape.output.row, row)
-        columns = [channels.epilogue(value, channels.terms) for value in values]
+        columns = [channels.epilogue.prepare(value, channels.terms) for value in values]
         result = []
         for q in range(0, self.shape.m[1], lanes):
             turned = emit_rows(asm, columns[q : q + lanes])

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
-from nnpack.kernels.convolve import StoreRows, emit_scatter_function
+from nnpack.kernels.convolve import StoreRows, emit_scatter_functions
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
 from nnpack.kernels.packing import emit_tap_rows
@@ -130,7 +130,7 @@ class _Emitter:
 
     def emit(self) -> None:
         if self.kernel.scattered:
-            emit_scatter_function(self.asm, self.kernel.fields)
+            emit_scatter_functions(self.asm, self.kernel.fields, self.kernel.epilogue)
         for tile in self.tiles:
             self._emit_tile_function(tile)
         if self.kernel.widens:
@@ -273,7 +273,7 @@ class _Emitter:
                 terms = epilogue.of_channel(strip.channel + i)
                 row = strip.y + strip.pixel + i * y_c
                 for j in range(tile.nv):
-                    asm.store(epilogue(acc[i, j], terms), row, j * asm.lanes)
+                    epilogue.store(epilogue.prepare(acc[i, j], terms), row, j * asm.lanes)
         with asm.when(whole.equals(0)):
             self._emit_store_part(args, tile, acc, strip)
 
@@ -282,12 +282,13 @@ class _Emitter:
     ) -> None:
         asm = self.asm
         epilogue, y_c = Epilogue(asm, self.kernel.epilogue, args), args["y_c"]
-        store = StoreRows(asm, not self.kernel.scattered, args, strip.pixel, strip.pixels)
+        store = StoreRows(epilogue, not self.kernel.scattered, args, strip.pixel, strip.pixels)
         for i in range(tile.mr):
             with asm.when(asm.compare(">", strip.channels, i)):
                 terms = epilogue.of_channel(strip.channel + i)
                 for j in range(tile.nv):
-                    store.store(epilogue(acc[i, j], terms), strip.y + i * y_c, j * asm.lanes)
+                    value = epilogue.prepare(acc[i, j], terms)
+                    store.store(value, strip.y + i * y_c, j * asm.lanes)
 
 
 def _place_of(asm: Assembler, args: Arguments, block: Value) -> tuple[Value, Region]:

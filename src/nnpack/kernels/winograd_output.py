@@ -99,10 +99,11 @@ class OutputTransform:
         with asm.when(full), asm.loop(place.rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 target = place.row(i) + asm.load_index(channels.offsets, lane)
+                whole = min(lanes, self.m_w - q)
                 if self.shape.scattered:
-                    self._emit_scatter(args, value, target, q, min(lanes, self.m_w - q))
+                    self._emit_scatter(args, channels.epilogue, value, target, q, whole)
                 else:
-                    asm.store_first(value, min(lanes, self.m_w - q), target, q)
+                    channels.epilogue.store_first(value, whole, target, q)
                     asm.prefetch(target, q + PREFETCH_COLUMNS, write=True)
         with asm.when(full.equals(0)), asm.loop(place.rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
@@ -110,10 +111,10 @@ class OutputTransform:
                     target = place.row(i) + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, self.m_w) - q
                     if self.shape.scattered:
-                        self._emit_scatter(args, value, target, q, count)
+                        self._emit_scatter(args, channels.epilogue, value, target, q, count)
                     else:
                         mask = asm.lanes_below(count, value.ir.type.count)
-                        asm.store(value, target, q, mask=mask)
+                        channels.epilogue.store(value, target, q, mask=mask)
 
     def _place(self, args: Arguments, walk: TileWalk, plane: Value) -> _Place:
         """Where a tile goes: outputs of a dilated image stand its steps apart."""
@@ -132,12 +133,23 @@ class OutputTransform:
         return _Place(corner, y_h, asm.maximum(rows, 0), asm.maximum(width - left, 0))
 
     def _emit_scatter(
-        self, args: Arguments, value: Value, target: Value, q: int, count: Value | int
+        self,
+        args: Arguments,
+        epilogue: Epilogue,
+        value: Value,
+        target: Value,
+        q: int,
+        count: Value | int,
     ) -> None:
-        """Store the first ``count`` lanes, each a step behind the other."""
-        asm = self.asm
+        """Finish and store the first ``count`` lanes, each a step behind the other."""
+        asm, width = self.asm, value.ir.type.count
         step = args["y_w"] * args["step_w"] if self.shape.dilated else args["y_w"]
-        buffer = asm.local_floats(value.ir.type.count)
+        buffer = asm.local_floats(width)
+        if epilogue.kind.residual:
+            residual = epilogue.residual(target)
+            with asm.loop(count) as lane:
+                asm.store(asm.load_float(residual, (lane + q) * step), buffer + lane)
+            value = epilogue.finish(value, asm.load(buffer, lanes=width))
         asm.store(value, buffer)
         with asm.loop(count) as lane:
             asm.store(asm.load_float(buffer, lane), target + (lane + q) * step)
@@ -151,7 +163,7 @@ class OutputTransform:
         program = linear_program(self.shape.columns.output)
         row = [asm.load(source, j * lanes) for j in range(self.t_w)]
         values = emit_program(asm, program, row)
-        columns = [channels.epilogue(value, channels.terms) for value in values]
+        columns = [channels.epilogue.prepare(value, channels.terms) for value in values]
         result = []
         for q in range(0, self.m_w, lanes):
             turned = emit_rows(asm, columns[q : q + lanes])

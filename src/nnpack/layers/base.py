@@ -19,6 +19,8 @@ from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
 from nnpack.execution import Program, Runnable, compile_stages
+from nnpack.frozen import replace
+from nnpack.functional.residual import readable_residual
 from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
@@ -34,7 +36,8 @@ _MAX_PROGRAMS = 64
 _MAX_FORMATS = 8
 _FLOAT32 = np.dtype(np.float32)
 
-_CallKey = tuple[tuple[int, ...], tuple[int, ...], int]
+_CallKey = tuple[tuple[int, ...], tuple[int, ...], int, bool]
+"""Shape and strides of x, threads, whether there is a residual."""
 
 
 class LayerProblem(Protocol):
@@ -50,9 +53,12 @@ class LayerProblem(Protocol):
 
 
 class Prepared:
-    """A program with everything it reads but x, and the shape of what it writes."""
+    """A program with everything it reads but x and a residual, and the shape of what it writes.
 
-    __slots__ = ("addresses", "keep", "plan", "program", "y_shape")
+    ``overwrites_early``: some of y is written before the residual at the same place is read.
+    """
+
+    __slots__ = ("addresses", "keep", "overwrites_early", "plan", "program", "y_shape")
 
     def __init__(
         self,
@@ -61,17 +67,33 @@ class Prepared:
         y_shape: tuple[int, ...],
         addresses: Mapping[str, int],
         keep: tuple[object, ...],
+        overwrites_early: bool = False,
     ) -> None:
         self.program = program
         self.plan = plan
         self.y_shape = y_shape
         self.addresses = addresses
         self.keep = keep
+        self.overwrites_early = overwrites_early
 
-    def run(self, x: Float32Array, y: Float32Array) -> None:
-        """Compute y from x."""
-        if self.program is not None:
-            self.program.run({**self.addresses, "x": address(x), "y": address(y)})
+    def run(self, x: Float32Array, y: Float32Array, residual: Float32Array | None) -> None:
+        """Compute y from x, and from the residual of a program that has one."""
+        if self.program is None:
+            return
+        addresses = {**self.addresses, "x": address(x), "y": address(y)}
+        if residual is not None:
+            residual = readable_residual(residual, y, self.overwrites_early)
+            addresses["residual"] = address(residual)
+        self.program.run(addresses)
+
+    def checked_residual(self, residual: object) -> Float32Array:
+        """``residual`` as an array of the shape of y. Raises ProblemError or DtypeError."""
+        array = as_float32("residual", residual)
+        if array.shape != self.y_shape:
+            raise ProblemError(
+                f"residual.shape={array.shape} must be {self.y_shape}, what it is added to"
+            )
+        return array
 
 
 class Weights:
@@ -94,7 +116,8 @@ class Weights:
 class Layer:
     """Caches, and the fast path of a call. A subclass says what is computed, and how.
 
-    ``options`` are keyword arguments of the problem, ``weight_storage`` among them.
+    ``options`` are keyword arguments of the problem, ``weight_storage`` and ``residual_position``
+    among them.
     """
 
     _weight_ndim: int
@@ -133,31 +156,44 @@ class Layer:
         """The plan of a problem that `_problem` stated."""
         raise NotImplementedError
 
+    def _is_overwritten_early(self, problem: Any) -> bool:
+        """Whether some of y is written before the residual at the same place is read."""
+        return False
+
     def _reported(self, program: Runnable, problem: Any, plan: Plan) -> Runnable:
         """``program``, which reports its runs where the environment asks for that."""
         return program
 
     # What all layers do:
 
-    def __call__(self, x: object, *, out: Float32Array | None = None) -> Float32Array:
+    def __call__(
+        self, x: object, *, residual: object = None, out: Float32Array | None = None
+    ) -> Float32Array:
         """The layer applied to ``x``: a new C-contiguous array, or ``out``.
+
+        ``residual`` has the shape of the result and is added where the layer's
+        ``residual_position`` says; ``out`` may be ``residual`` itself.
 
         Raises ProblemError or DtypeError for malformed arguments before anything is written.
         """
         weights = self._weights
         prepared = None
         if type(x) is np.ndarray and x.dtype == _FLOAT32:
-            key = x.shape, x.strides, self._threads or get_num_threads()
+            threads = self._threads or get_num_threads()
+            key = x.shape, x.strides, threads, residual is not None
             prepared = weights.prepared.get(key)
         if prepared is None or not x.flags.aligned:  # type: ignore[attr-defined]
             x = self._as_input(x)
-            prepared = self._prepare(weights, x)
+            prepared = self._prepare(weights, x, residual is not None)
+        added = None if residual is None else prepared.checked_residual(residual)
         if out is None:
             y = empty_output(prepared.y_shape)
         else:
-            inputs = {"x": x, **weights.arrays}
-            y = check_out(out, prepared.y_shape, inputs.items())  # type: ignore[arg-type]
-        prepared.run(x, y)  # type: ignore[arg-type]
+            inputs: dict[str, Any] = {"x": x, **weights.arrays}
+            if added is not None:
+                inputs["residual"] = added
+            y = check_out(out, prepared.y_shape, inputs.items(), in_place="residual")
+        prepared.run(x, y, added)  # type: ignore[arg-type]
         return y
 
     def update(self, weight: object, bias: object = None, *, scale: object = None) -> None:
@@ -180,7 +216,7 @@ class Layer:
 
         x = self._as_input(x)
         weights = self._weights
-        prepared = self._prepare(weights, x)
+        prepared = self._prepare(weights, x, False)
         phases = np.zeros(len(PHASES), np.int64)
         seconds = 0.0
         if prepared.program is not None and prepared.plan is not None:
@@ -221,20 +257,25 @@ class Layer:
                 arrays[name] = vector.copy()
         return Weights(arrays)
 
-    def _prepare(self, weights: Weights, x: Float32Array) -> Prepared:
+    def _prepare(self, weights: Weights, x: Float32Array, adds: bool) -> Prepared:
+        """What runs on such an ``x``, with a residual if it ``adds`` one."""
         threads = self._threads or get_num_threads()
-        key = x.shape, x.strides, threads
+        key = x.shape, x.strides, threads, adds
         with self._lock:
             prepared = weights.prepared.get(key)
             if prepared is None:
-                prepared = self._make_prepared(weights, x, threads)
+                problem: Any = self._problem(weights, x.shape, x)
+                if adds:
+                    position = self._options["residual_position"]
+                    epilogue = replace(problem.epilogue, residual=position)
+                    problem = replace(problem, epilogue=epilogue)
+                prepared = self._make_prepared(weights, problem, threads)
                 weights.prepared[key] = prepared
                 if len(weights.prepared) > _MAX_PROGRAMS:
                     weights.prepared.popitem(last=False)
             return prepared
 
-    def _make_prepared(self, weights: Weights, x: Float32Array, threads: int) -> Prepared:
-        problem = self._problem(weights, x.shape, x)
+    def _make_prepared(self, weights: Weights, problem: LayerProblem, threads: int) -> Prepared:
         if problem.is_empty:
             return Prepared(None, None, problem.y_shape, {}, ())
         target = host_target()
@@ -245,7 +286,8 @@ class Layer:
         run = self._reported(program, problem, plan)
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
-        return Prepared(run, plan, problem.y_shape, addresses, (packed, weights.arrays))
+        keep, early = (packed, weights.arrays), self._is_overwritten_early(problem)
+        return Prepared(run, plan, problem.y_shape, addresses, keep, early)
 
     def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""

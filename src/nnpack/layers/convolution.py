@@ -10,11 +10,19 @@ from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_c
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
 from nnpack.execution import Runnable
+from nnpack.functional.residual import is_overwritten_early
 from nnpack.functional.running import reported
 from nnpack.layers.base import Layer, Weights, as_shape_argument
 from nnpack.plan import Plan
 from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
-from nnpack.problem import Accuracy, Activation, Problem, TransposedProblem, WeightStorage
+from nnpack.problem import (
+    Accuracy,
+    Activation,
+    Problem,
+    ResidualPosition,
+    TransposedProblem,
+    WeightStorage,
+)
 from nnpack.settings import get_num_threads
 
 __all__ = ["Conv2d", "ConvTranspose2d"]
@@ -104,6 +112,9 @@ class _ConvolutionLayer(Layer):
             tune_problem(*words, weights.as_float32(), again=False)
         return make_plan(problem, self._algorithm, target, threads)
 
+    def _is_overwritten_early(self, problem: AnyProblem) -> bool:
+        return is_overwritten_early(problem)
+
     def _reported(self, program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
         return reported(program, problem, plan)
 
@@ -133,6 +144,7 @@ class Conv2d(_ConvolutionLayer):
         groups: SupportsIndex = 1,
         scale: object = None,
         activation: Activation | None = None,
+        residual_position: ResidualPosition = "before",
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
@@ -145,6 +157,7 @@ class Conv2d(_ConvolutionLayer):
             "dilation": dilation,
             "groups": groups,
             "activation": activation,
+            "residual_position": residual_position,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }
@@ -176,6 +189,7 @@ class ConvTranspose2d(_ConvolutionLayer):
         groups: SupportsIndex = 1,
         scale: object = None,
         activation: Activation | None = None,
+        residual_position: ResidualPosition = "before",
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
@@ -189,6 +203,7 @@ class ConvTranspose2d(_ConvolutionLayer):
             "dilation": dilation,
             "groups": groups,
             "activation": activation,
+            "residual_position": residual_position,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }
