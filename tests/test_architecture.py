@@ -26,6 +26,7 @@ VOCABULARY = {
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
+    "gradient_problem": {"frozen", "geometry", "problem"},
     "input_gradient": {"epilogue", "geometry", "problem"},
     "softmax_problem": {"arguments", "errors", "frozen"},
 }
@@ -37,7 +38,8 @@ ARROWS = {
     "integrations": {"layers"},
     "layers": {"functional", "tuning"},
     "tuning": {"planner", "execution"},
-    "functional": {"planner", "execution"},
+    "functional": {"gradient_planner", "planner", "execution"},
+    "gradient_planner": {"planner"},
     "planner": {"algorithms", "explanation", "transposed", "verbose", "wisdom"},
     "explanation": set(),
     "verbose": set(),

@@ -43,6 +43,11 @@ if TYPE_CHECKING:
         softmax,
         softmax_gradient,
     )
+    from nnpack.functional.weight_gradients import (
+        conv2d_weight_gradient,
+        conv_transpose2d_weight_gradient,
+        explain_conv2d_weight_gradient,
+    )
     from nnpack.integrations import torch as torch
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.problem import Clip, Elu, Relu
@@ -74,11 +79,14 @@ __all__ = [
     "batch_norm_gradient",
     "conv2d",
     "conv2d_input_gradient",
+    "conv2d_weight_gradient",
     "conv_transpose2d",
     "conv_transpose2d_input_gradient",
+    "conv_transpose2d_weight_gradient",
     "cross_entropy",
     "cross_entropy_gradient",
     "explain_conv2d_input_gradient",
+    "explain_conv2d_weight_gradient",
     "export_wisdom",
     "fold_batch_norm",
     "forget_wisdom",
@@ -128,6 +136,11 @@ _NAMES_BY_MODULE = {
         "log_softmax_gradient",
         "softmax",
         "softmax_gradient",
+    ],
+    "nnpack.functional.weight_gradients": [
+        "conv2d_weight_gradient",
+        "conv_transpose2d_weight_gradient",
+        "explain_conv2d_weight_gradient",
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from nnpack.frozen import dataclass
+from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.problem import Problem, TransposedProblem
 
 __all__ = ["AnyProblem", "Candidate", "Explanation"]
@@ -50,7 +51,7 @@ class Explanation:
     ``measured`` says whether it was chosen by measurement. ``str()`` is a table.
     """
 
-    problem: AnyProblem
+    problem: AnyProblem | WeightGradientProblem
     chosen: str
     candidates: tuple[Candidate, ...]
     measured: bool = False

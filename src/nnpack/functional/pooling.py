@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, SupportsIndex, overload
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,9 +18,11 @@ from nnpack.arrays import (
     element_strides,
     with_unit_column_stride,
 )
-from nnpack.functional.running import run_planned
-from nnpack.pool_problem import PoolProblem
-from nnpack.runtime.memory import empty_output
+from nnpack.execution import Program
+from nnpack.functional.running import planned_program
+from nnpack.pool_problem import PoolKind, PoolProblem, RowStrides
+from nnpack.runtime.memory import address, empty_output
+from nnpack.settings import resolve_num_threads
 
 __all__ = [
     "adaptive_avg_pool2d",
@@ -86,19 +90,9 @@ def max_pool2d(
 
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
-    x = with_unit_column_stride(as_float32("x", x, 4))
-    problem = PoolProblem.pool2d(
-        "max",
-        x.shape,
-        kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        ceil_mode=ceil_mode,
-        indices=return_indices,
-        x_strides=element_strides(x),
-    )
-    return _run_with_indices(problem, x, threads, out)
+    numbers = kernel_size, stride, padding, dilation, None
+    flags = bool(ceil_mode), True, bool(return_indices)
+    return _pool(_state_sliding, "max", numbers, flags, x, threads, out)
 
 
 def avg_pool2d(
@@ -121,19 +115,9 @@ def avg_pool2d(
 
     Raises as `max_pool2d` does.
     """
-    x = with_unit_column_stride(as_float32("x", x, 4))
-    problem = PoolProblem.pool2d(
-        "average",
-        x.shape,
-        kernel_size,
-        stride=stride,
-        padding=padding,
-        ceil_mode=ceil_mode,
-        count_padding=count_include_pad,
-        divisor=divisor_override,
-        x_strides=element_strides(x),
-    )
-    return _run(problem, x, threads, out)
+    numbers = kernel_size, stride, padding, 1, divisor_override
+    flags = bool(ceil_mode), bool(count_include_pad), False
+    return _result(_pool(_state_sliding, "average", numbers, flags, x, threads, out))
 
 
 def global_avg_pool2d(
@@ -164,10 +148,7 @@ def adaptive_avg_pool2d(
 
     Raises as `max_pool2d` does.
     """
-    x = with_unit_column_stride(as_float32("x", x, 4))
-    strides = element_strides(x)
-    problem = PoolProblem.adaptive_pool2d("average", x.shape, output_size, x_strides=strides)
-    return _run(problem, x, threads, out)
+    return _result(_pool(_state_adaptive, "average", (output_size,), (False,), x, threads, out))
 
 
 @overload
@@ -201,36 +182,93 @@ def adaptive_max_pool2d(
     out: Float32Array | None = None,
 ) -> Float32Array | WithIndices:
     """The greatest of windows as in `adaptive_avg_pool2d`; NaN and indices as in `max_pool2d`."""
-    x = with_unit_column_stride(as_float32("x", x, 4))
-    problem = PoolProblem.adaptive_pool2d(
-        "max", x.shape, output_size, indices=return_indices, x_strides=element_strides(x)
+    flags = (bool(return_indices),)
+    return _pool(_state_adaptive, "max", (output_size,), flags, x, threads, out)
+
+
+Numbers = tuple[object, ...]
+Flags = tuple[bool, ...]
+Statement = Callable[[PoolKind, Sequence[int], RowStrides, Any, Any], PoolProblem]
+
+
+def _state_sliding(
+    kind: PoolKind, shape: Sequence[int], strides: RowStrides, numbers: Any, flags: Any
+) -> PoolProblem:
+    kernel_size, stride, padding, dilation, divisor = numbers
+    ceil_mode, count_padding, indices = flags
+    return PoolProblem.pool2d(
+        kind,
+        shape,
+        kernel_size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        ceil_mode=ceil_mode,
+        count_padding=count_padding,
+        divisor=divisor,
+        indices=indices,
+        x_strides=strides,
     )
-    return _run_with_indices(problem, x, threads, out)
 
 
-def _run(
-    problem: PoolProblem,
-    x: Float32Array,
-    threads: SupportsIndex | None,
-    out: Float32Array | None,
-    indices: npt.NDArray[np.int64] | None = None,
-) -> Float32Array:
-    y = empty_output(problem.y_shape) if out is None else out
-    if out is not None:
-        check_out(out, problem.y_shape, [("x", x)])
-    arrays = {"x": x, "y": y} if indices is None else {"x": x, "y": y, "indices": indices}
-    if not problem.is_empty:
-        run_planned(plan_pooling, problem, arrays, threads)
-    return y
+def _state_adaptive(
+    kind: PoolKind, shape: Sequence[int], strides: RowStrides, numbers: Any, flags: Any
+) -> PoolProblem:
+    return PoolProblem.adaptive_pool2d(kind, shape, numbers[0], indices=flags[0], x_strides=strides)
 
 
-def _run_with_indices(
-    problem: PoolProblem,
-    x: Float32Array,
+def _pool(
+    state: Statement,
+    kind: PoolKind,
+    numbers: Numbers,
+    flags: Flags,
+    x: object,
     threads: SupportsIndex | None,
     out: Float32Array | None,
 ) -> Float32Array | WithIndices:
+    """State the problem, and run it: both are kept for arguments that were seen before."""
+    x = with_unit_column_stride(as_float32("x", x, 4))
+    prepare = _prepare if all(map(_is_plain, numbers)) else _prepare.__wrapped__
+    words = state, kind, x.shape, element_strides(x), numbers, flags
+    problem, program = prepare(*words, resolve_num_threads(threads))
+    y = empty_output(problem.y_shape) if out is None else out
+    if out is not None:
+        check_out(out, problem.y_shape, [("x", x)])
+    addresses = {"x": address(x), "y": address(y)}
     if not problem.indices:
-        return _run(problem, x, threads, out)
+        if program is not None:
+            program.run(addresses)
+        return y
     indices = np.empty(problem.y_shape, np.int64)
-    return _run(problem, x, threads, out, indices), indices
+    if program is not None:
+        program.run({**addresses, "indices": address(indices)})
+    return y, indices
+
+
+@functools.lru_cache(maxsize=256)
+def _prepare(
+    state: Statement,
+    kind: PoolKind,
+    shape: Sequence[int],
+    strides: RowStrides,
+    numbers: Numbers,
+    flags: Flags,
+    threads: int,
+) -> tuple[PoolProblem, Program | None]:
+    """The problem, and its program unless it is empty."""
+    problem = state(kind, shape, strides, numbers, flags)
+    program = None if problem.is_empty else planned_program(plan_pooling, problem, threads)
+    return problem, program
+
+
+def _is_plain(value: object) -> bool:
+    """Whether equal values mean the same: not for True, which is refused where 1 is not."""
+    if type(value) is tuple:
+        return all(type(item) is int for item in value)
+    return value is None or type(value) in (int, str)
+
+
+def _result(pooled: Float32Array | WithIndices) -> Float32Array:
+    """The result of a pool that returns no indices."""
+    assert not isinstance(pooled, tuple)
+    return pooled

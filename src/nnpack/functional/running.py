@@ -16,7 +16,7 @@ from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 from nnpack.verbose import is_verbose, report
 
-__all__ = ["Planner", "reported", "run_planned"]
+__all__ = ["Planner", "planned_program", "reported", "run_planned"]
 
 Planner = Callable[[Any, Target, int], Plan]
 """What turns a problem into a plan for a target and at most so many threads."""
@@ -32,8 +32,13 @@ def run_planned(
 
     Programs are kept by problem. Everything has been validated before.
     """
-    program = _planned_program(planner, problem, resolve_num_threads(threads))
+    program = planned_program(planner, problem, resolve_num_threads(threads))
     program.run({name: address(array) for name, array in arrays.items()})
+
+
+def planned_program(planner: Planner, problem: object, threads: int) -> Program:
+    """The program of ``problem`` on this machine, kept by problem."""
+    return _planned_program(planner, problem, threads)
 
 
 @functools.lru_cache(maxsize=256)

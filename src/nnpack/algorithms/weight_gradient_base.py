@@ -1,0 +1,60 @@
+"""What the algorithms for weight gradients are, and share."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nnpack.algorithms.base import Estimate
+from nnpack.codegen.target import Target
+from nnpack.gradient_problem import WeightGradientProblem
+from nnpack.plan import Argument, Plan, Slot, WeightFormat
+
+NO_WEIGHTS = WeightFormat((), 0, ())
+
+
+class WeightGradientAlgorithm(Protocol):
+    """One way to compute weight gradients; as `algorithms.base.Algorithm`."""
+
+    @property
+    def name(self) -> str:
+        """What ``algorithm=`` calls it."""
+
+    def refusal(self, problem: WeightGradientProblem, target: Target) -> str | None:
+        """Why it cannot do ``problem`` ("needs ..., got ..."), or None when it can."""
+
+    def estimate(self, problem: WeightGradientProblem, target: Target) -> Estimate:
+        """What it costs; must not depend on the number of threads, nor may what is computed."""
+
+    def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
+        """The plan for at most ``threads`` threads; slots x, grad and y (the gradient)."""
+
+
+def gradient_arguments(problem: WeightGradientProblem) -> dict[str, Argument]:
+    """The words of x, of the gradient and of the convolution."""
+    forward = problem.forward
+    x_n, x_c, x_h = problem.x_strides
+    return {
+        "x": Slot("x"),
+        "x_n": x_n,
+        "x_c": x_c,
+        "x_h": x_h,
+        "grad": Slot("grad"),
+        "grad_n": problem.grad_strides[0],
+        "grad_c": problem.grad_strides[1],
+        "groups": forward.groups,
+        "channels": forward.group_in_channels,
+        "group_out_channels": forward.group_out_channels,
+        "height": forward.height,
+        "width": forward.width,
+        "out_height": forward.out_height,
+        "out_width": forward.out_width,
+        "kernel_h": forward.kernel[0],
+        "kernel_w": forward.kernel[1],
+        "taps": forward.kernel[0] * forward.kernel[1],
+        "stride_h": forward.stride[0],
+        "stride_w": forward.stride[1],
+        "dilation_h": forward.dilation[0],
+        "dilation_w": forward.dilation[1],
+        "pad_top": forward.padding[0],
+        "pad_left": forward.padding[2],
+    }

@@ -1,0 +1,18 @@
+"""The ordered table of algorithms for weight gradients."""
+
+from __future__ import annotations
+
+from nnpack.algorithms.table import ALIASES
+from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
+from nnpack.algorithms.weight_gradient_gemm import WeightGradientGemm
+
+WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (WeightGradientGemm(),)
+
+
+def find_gradient_algorithms(name: str) -> tuple[WeightGradientAlgorithm, ...]:
+    """The algorithms that ``algorithm=name`` allows: one, a family, or all; none if unknown."""
+    wanted = ALIASES.get(name, name)
+    found = WEIGHT_GRADIENT_ALGORITHMS
+    if wanted == "auto":
+        return found
+    return tuple(a for a in found if wanted in (a.name, a.name.rpartition("_")[0]))

@@ -1,0 +1,393 @@
+"""The weight gradient as a matrix product: patches of x times gradients, summed over pixels.
+
+    gw[(p, q, c), k] = sum_d X[(p, q, c), d] * G[d, k],   d = (n * OH + i) * OW + j
+
+with a row of X for every tap and channel, as in `packing`, and the output channels of G in the
+lanes. Depth d runs through the outputs of all images and is cut into blocks. For each block G is
+turned, output channels into the lanes, into panels ``[d][width]``; then every ``mr`` rows of X are
+copied, depth in their columns, into one panel ``[mr][d]``, which stays in the first-level cache
+while all panels of G are multiplied by it.
+
+Blocks are shared out to *chunks*, a number that only the problem decides. A chunk adds its blocks
+in order, so that results do not depend on the threads; chunks are added where gw is stored.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnpack.frozen import dataclass
+from nnpack.kernels.gemm import GemmTile, emit_rank_one
+from nnpack.kernels.packing import StridedLoad
+from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.transpose import emit_load_transposed
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Index, Value
+
+# Steps of depth in one pass of the microkernel's loop; blocks are filled up to it with zeros.
+UNROLL = 4
+
+_FIELDS = {
+    **dict.fromkeys(("x", "grad", "sums", "scratch"), "pointer"),
+    **dict.fromkeys(
+        (
+            "scratch_stride",
+            "groups",
+            "channels",
+            "group_out_channels",
+            "height",
+            "width",
+            "out_height",
+            "out_width",
+            "kernel_h",
+            "kernel_w",
+            "stride_h",
+            "stride_w",
+            "dilation_h",
+            "dilation_w",
+            "pad_top",
+            "pad_left",
+            "x_n",
+            "x_c",
+            "x_h",
+            "grad_n",
+            "grad_c",
+            "depth",
+            "chunks",
+            "chunk_blocks",
+            "row_panels",
+            "task_panels",
+            "out_panels",
+        ),
+        "index",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class WeightGradientProduct:
+    """The stage that fills ``sums[chunk][group][row panel][out panel][mr][width]``.
+
+    A task is a group, a chunk of depth and ``task_panels`` row panels. ``block``: steps of depth a
+    block, a multiple of `UNROLL`. ``stride_w``: the horizontal stride, or None when it is only
+    known at run time. A worker's scratch has `scratch_floats`.
+    """
+
+    tile: GemmTile
+    block: int
+    stride_w: int | None
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return dict(_FIELDS)
+
+    def row_floats(self, lanes: int) -> int:
+        """Floats from one row of a panel of X to the next; rows overrun by up to a vector."""
+        return self.block + 2 * lanes
+
+    def panel_floats(self, lanes: int) -> int:
+        """Floats of a panel of G, which overruns by up to as many steps as there are lanes."""
+        return (self.block + lanes) * self.tile.nv * lanes
+
+    def scratch_floats(self, lanes: int, out_panels: int) -> int:
+        """Floats of scratch a worker."""
+        return self.tile.mr * self.row_floats(lanes) + out_panels * self.panel_floats(lanes)
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        _Emitter(asm, self).emit()
+
+
+class _Emitter:
+    def __init__(self, asm: Assembler, kernel: WeightGradientProduct) -> None:
+        self.asm = asm
+        self.kernel = kernel
+        self.tile = kernel.tile
+        self.width = kernel.tile.nv * asm.lanes
+        self.tile_floats = kernel.tile.mr * self.width
+        self.row = kernel.row_floats(asm.lanes)
+        self.panel = kernel.panel_floats(asm.lanes)
+
+    def emit(self) -> None:
+        self._emit_product()
+        self._emit_pack_rows()
+        self._emit_turn_gradient()
+        asm = self.asm
+        with emit_stage(asm, self.kernel.fields) as (args, first, last, worker):
+            scratch = args["scratch"] + worker * args["scratch_stride"]
+            with asm.loop(last, start=first) as task:
+                self._emit_task(args, task, scratch)
+
+    def _emit_task(self, args: Arguments, task: Value, scratch: Value) -> None:
+        """All blocks of one chunk of depth, in order."""
+        asm = self.asm
+        row_panels, task_panels, chunks = args.load("row_panels", "task_panels", "chunks")
+        parts = asm.ceil_div(row_panels, task_panels)
+        first_panel = task % parts * task_panels
+        last_panel = asm.minimum(first_panel + task_panels, row_panels)
+        chunk, group = task // parts % chunks, task // parts // chunks
+        x = args["x"] + group * args["channels"] * args["x_c"]
+        grad = args["grad"] + group * args["group_out_channels"] * args["grad_c"]
+        group_floats = row_panels * args["out_panels"] * self.tile_floats
+        sums = args["sums"] + (chunk * args["groups"] + group) * group_floats
+        start = chunk * args["chunk_blocks"] * self.kernel.block
+        stop = asm.minimum(start + args["chunk_blocks"] * self.kernel.block, args["depth"])
+        with asm.loop(stop, start=start, step=self.kernel.block) as d:
+            count = asm.minimum(self.kernel.block, stop - d)
+            panels = scratch + self.tile.mr * self.row
+            asm.call("turn_gradient", args.block, grad, panels, d, count)
+            with asm.loop(last_panel, start=first_panel) as panel:
+                asm.call("pack_rows", args.block, x, scratch, panel, d, count)
+                target = sums + panel * args["out_panels"] * self.tile_floats
+                with asm.loop(args["out_panels"]) as j:
+                    g, place = panels + j * self.panel, target + j * self.tile_floats
+                    asm.call("product", scratch, g, place, count, d - start)
+
+    def _emit_product(self) -> None:
+        """Define ``product``: a tile of sums, stored if ``done`` is 0, else added."""
+        asm, tile, lanes = self.asm, self.tile, self.asm.lanes
+        with asm.function(
+            "product", rows="pointer", g="pointer", sums="pointer", count="index", done="index"
+        ) as (rows, g, sums, count, done):
+            tile.check(asm.target)
+            places = {
+                (i, j): i * self.width + j * lanes for i in range(tile.mr) for j in range(tile.nv)
+            }
+            for offset in places.values():
+                asm.prefetch(sums, offset, write=True)
+            zero = asm.zeros()
+            state: dict[object, Value] = dict.fromkeys(places, zero)
+            state |= {"rows": rows, "g": g}
+            with asm.loop(count, step=UNROLL, carry=state):
+                for step in range(UNROLL):
+                    vectors = state["g"] + step * self.width
+                    emit_rank_one(asm, tile, state, state["rows"] + step, self.row, vectors)
+                state["rows"] = state["rows"] + UNROLL
+                state["g"] = state["g"] + UNROLL * self.width
+            with asm.when(done.equals(0)):
+                for key, offset in places.items():
+                    asm.store(state[key], sums, offset)
+            with asm.when(asm.compare(">", done, 0)):
+                for key, offset in places.items():
+                    asm.store(asm.load(sums, offset) + state[key], sums, offset)
+
+    def _emit_turn_gradient(self) -> None:
+        """Define ``turn_gradient``: steps ``start .. start + count`` of all panels of G."""
+        asm, lanes = self.asm, self.asm.lanes
+        with asm.function(
+            "turn_gradient",
+            block="pointer",
+            grad="pointer",
+            to="pointer",
+            start="index",
+            count="index",
+        ) as (block, grad, to, start, count):
+            args = Arguments(asm, block, self.kernel.fields)
+            offsets = asm.local_words(lanes)
+            with asm.loop(args["out_panels"] * self.tile.nv) as vector:
+                # Beyond the last channel the last one stands again, for sums that nobody reads.
+                with asm.loop(lanes) as lane:
+                    k = asm.minimum(vector * lanes + lane, args["group_out_channels"] - 1)
+                    asm.store_index(k * args["grad_c"], offsets, lane)
+                panel, place = vector // self.tile.nv, vector % self.tile.nv
+                target = to + panel * self.panel + place * lanes
+                self._emit_turn_images(args, grad, target, offsets, start, count)
+                for step in range(UNROLL):
+                    asm.store(asm.zeros(), target + (count + step) * self.width)
+
+    def _emit_turn_images(
+        self, args: Arguments, grad: Value, to: Value, offsets: Value, start: Value, count: Value
+    ) -> None:
+        """One vector of channels: what the block has of each image."""
+        asm = self.asm
+        pixels = args["out_height"] * args["out_width"]
+        with asm.loop((start + count - 1) // pixels + 1, start=start // pixels) as n:
+            low = asm.maximum(start, n * pixels)
+            length = asm.minimum(start + count, (n + 1) * pixels) - low
+            source = grad + n * args["grad_n"] + (low - n * pixels)
+            target = to + (low - start) * self.width
+            with asm.loop(length, step=asm.lanes) as p:
+                self._emit_turn(source + p, target + p * self.width, offsets, length - p)
+
+    def _emit_turn(self, source: Value, target: Value, offsets: Value, count: Value) -> None:
+        """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread."""
+        asm, lanes = self.asm, self.asm.lanes
+        whole = asm.compare(">=", count, lanes)
+
+        def turn(mask: Value | None) -> None:
+            def load_row(lane: int, width: int) -> Value:
+                place = source + asm.load_index(offsets, lane)
+                return asm.load(place, mask=mask, lanes=width)
+
+            for step, value in enumerate(emit_load_transposed(asm, lanes, load_row)):
+                asm.store(value, target, step * self.width)
+
+        with asm.when(whole):
+            turn(None)
+        with asm.when(whole.equals(0)):
+            turn(asm.lanes_below(count))
+
+    def _emit_pack_rows(self) -> None:
+        """Define ``pack_rows``: one panel of X, steps ``start .. start + count``."""
+        asm, mr = self.asm, self.tile.mr
+        with asm.function(
+            "pack_rows",
+            block="pointer",
+            x="pointer",
+            to="pointer",
+            panel="index",
+            start="index",
+            count="index",
+        ) as (block, x, to, panel, start, count):
+            args = Arguments(asm, block, self.kernel.fields)
+            channels, kernel_w = args.load("channels", "kernel_w")
+            first = panel * mr
+            last = asm.minimum(first + mr, channels * args["kernel_h"] * kernel_w)
+            with asm.loop((last - 1) // channels + 1, start=first // channels) as tap:
+                low = asm.maximum(first, tap * channels)
+                rows = _Rows(
+                    x + (low - tap * channels) * args["x_c"],
+                    to + (low - first) * self.row,
+                    asm.minimum(last, (tap + 1) * channels) - low,
+                    tap // kernel_w * args["dilation_h"] - args["pad_top"],
+                    tap % kernel_w * args["dilation_w"] - args["pad_left"],
+                )
+                self._emit_tap(args, rows, start, count)
+            with asm.loop(mr) as i:
+                asm.store(asm.zeros(), to + i * self.row + count)
+
+    def _emit_tap(self, args: Arguments, rows: _Rows, start: Value, count: Value) -> None:
+        """The channels of one tap, output row by output row."""
+        asm = self.asm
+        out_height, out_width = args.load("out_height", "out_width")
+        first = start // out_width
+        state = {
+            "n": first // out_height,
+            "i": first % out_height,
+            "column": start % out_width,
+            "done": asm.index(0),
+        }
+        with asm.loop((start + count - 1) // out_width + 1 - first, carry=state):
+            length = asm.minimum(out_width - state["column"], count - state["done"])
+            self._emit_run(args, rows, state, length)
+            state["done"] = state["done"] + length
+            state["column"] = asm.index(0)
+            ends = (state["i"] + 1).equals(out_height)
+            state["n"] = asm.select(ends, state["n"] + 1, state["n"])
+            state["i"] = asm.select(ends, 0, state["i"] + 1)
+
+    def _emit_run(
+        self, args: Arguments, rows: _Rows, state: dict[str, Value], length: Value
+    ) -> None:
+        """Consecutive outputs of one row, a vector at a time; zeros for what is in the padding."""
+        asm, lanes = self.asm, self.asm.lanes
+        stride: Index = args["stride_w"] if self.kernel.stride_w is None else self.kernel.stride_w
+        row = state["i"] * args["stride_h"] + rows.top
+        column = state["column"] * stride + rows.left
+        inside = asm.compare(">=", row, 0) & asm.compare("<", row, args["height"])
+        in_width = asm.select(inside, args["width"], 0)
+        source = rows.x + state["n"] * args["x_n"] + row * args["x_h"] + column
+        low = asm.ceil_div(asm.maximum(0 - column, 0), stride)
+        high = asm.minimum(asm.ceil_div(asm.maximum(in_width - column, 0), stride), length)
+        with asm.loop(length, step=lanes) as v:
+            whole = asm.compare("<=", low, v) & asm.compare(">=", high - v, lanes)
+            place, target = source + v * stride, rows.to + state["done"] + v
+            with asm.when(whole):
+                self._emit_copy(args, rows, StridedLoad(asm, stride, None), place, target)
+            with asm.when(whole.equals(0)):
+                edge = StridedLoad(asm, stride, (low - v, high - v))
+                self._emit_copy(args, rows, edge, place, target)
+
+    def _emit_copy(
+        self, args: Arguments, rows: _Rows, load: StridedLoad, source: Value, target: Value
+    ) -> None:
+        """One vector of every channel."""
+        asm = self.asm
+        state = {"source": source, "target": target}
+        with asm.loop(rows.count, carry=state):
+            asm.store(load(state["source"]), state["target"])
+            state["source"] = state["source"] + args["x_c"]
+            state["target"] = state["target"] + self.row
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of one tap in a panel: their first channel and first row, and where the tap points."""
+
+    x: Value
+    to: Value
+    count: Value
+    top: Value
+    left: Value
+
+
+@dataclass(frozen=True)
+class StoreWeightGradient:
+    """The stage ``gw[k, c, p, q] (+)= sum of the chunks' sums``; a task is a vector of channels k.
+
+    ``accumulate``: added to gw.
+    """
+
+    tile: GemmTile
+    accumulate: bool
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        names = (
+            "groups",
+            "chunks",
+            "row_panels",
+            "out_panels",
+            "channels",
+            "taps",
+            "group_out_channels",
+        )
+        return {"sums": "pointer", "y": "pointer", **dict.fromkeys(names, "index")}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        lanes, (mr, nv) = asm.lanes, (self.tile.mr, self.tile.nv)
+        tile_floats = mr * nv * lanes
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            channels, taps, out_panels = args.load("channels", "taps", "out_panels")
+            vectors = asm.ceil_div(args["group_out_channels"], lanes)
+            with asm.loop(last, start=first) as task:
+                group, vector = task // vectors, task % vectors
+                k = vector * lanes
+                count = asm.minimum(args["group_out_channels"] - k, lanes)
+                group_floats = args["row_panels"] * out_panels * tile_floats
+                column = vector // nv * tile_floats + vector % nv * lanes
+                sums = args["sums"] + group * group_floats + column
+                row_floats = channels * taps
+                y = args["y"] + (group * args["group_out_channels"] + k) * row_floats
+                with asm.loop(channels) as c, asm.loop(taps) as tap:
+                    r = tap * channels + c
+                    place = sums + r // mr * out_panels * tile_floats + r % mr * (nv * lanes)
+                    value = self._emit_sum(args, place, args["groups"] * group_floats)
+                    self._emit_scatter(asm, value, y + (c * taps + tap), row_floats, count)
+
+    def _emit_sum(self, args: Arguments, place: Value, chunk_floats: Value) -> Value:
+        """All chunks of one vector, in order."""
+        asm = args.asm
+        state = {"sum": asm.load(place), "place": place}
+        with asm.loop(args["chunks"] - 1, carry=state):
+            state["place"] = state["place"] + chunk_floats
+            state["sum"] = state["sum"] + asm.load(state["place"])
+        return state["sum"]
+
+    def _emit_scatter(
+        self, asm: Assembler, value: Value, y: Value, row_floats: Value, count: Value
+    ) -> None:
+        """Lane l to row l of y."""
+        buffer = asm.local_floats(asm.lanes)
+        asm.store(value, buffer)
+        state = {"y": y}
+        with asm.loop(count, carry=state) as lane:
+            number = asm.load_float(buffer, lane)
+            if self.accumulate:
+                number = number + asm.load_float(state["y"])
+            asm.store(number, state["y"])
+            state["y"] = state["y"] + row_floats

@@ -1,0 +1,140 @@
+"""Every algorithm for weight gradients, on every target: within its limit and its memory."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
+from nnpack.algorithms.weight_gradient_table import WEIGHT_GRADIENT_ALGORITHMS
+from nnpack.arrays import element_strides, with_unit_column_stride
+from nnpack.codegen.target import Target
+from nnpack.execution import Program
+from nnpack.gradient_problem import WeightGradientProblem
+from nnpack.problem import dense_strides
+from nnpack.runtime.memory import address
+from tests import gradient_oracle
+from tests.guard import Side, guarded_array, guarded_copy
+from tests.native import TARGETS, name_of
+from tests.plans import all_survive
+from tests.problems import ConvCase, conv_problems, problem_count
+
+Float32Array = npt.NDArray[np.float32]
+
+BY_TARGET = pytest.mark.parametrize("target", TARGETS, ids=name_of)
+BY_ALGORITHM = pytest.mark.parametrize(
+    "algorithm", WEIGHT_GRADIENT_ALGORITHMS, ids=lambda a: str(a.name)
+)
+
+
+def _assert_computes(
+    algorithm: WeightGradientAlgorithm,
+    target: Target,
+    case: ConvCase,
+    threads: int,
+    guarded: bool,
+    accumulate: bool,
+) -> None:
+    """The gradient, within the limit of any data, in exactly the memory that the plan names."""
+    x = np.ascontiguousarray(case.x) if guarded else with_unit_column_stride(case.x)
+    forward = case.problem(x_strides=element_strides(x))
+    problem = WeightGradientProblem(
+        forward=forward,
+        grad_strides=dense_strides(forward.y_shape)[:2],
+        accumulate=accumulate,
+    )
+    if forward.is_empty or algorithm.refusal(problem, target) is not None:
+        return
+    rng = np.random.default_rng(case.weight.size)
+    grad = rng.standard_normal(forward.y_shape, dtype=np.float32)
+    words = {n: getattr(case, n) for n in ("stride", "padding", "dilation", "groups")}
+    expected = gradient_oracle.weight_gradient(x, grad, case.weight.shape, **words)
+    expected += 3.0 * accumulate
+    plan = algorithm.build(problem, target, threads)
+    program = Program(plan.stages, target, threads, 0)
+    # Any term may stand beside any other in a tile: the greatest of x beside all gradients.
+    size = float(np.abs(x).max()) * float(np.abs(grad).sum(axis=(0, 2, 3)).max())
+    limit = 20 * algorithm.estimate(problem, target).error * size + 1e-6
+
+    def check(side: Side) -> None:
+        arrays = {"x": x, "grad": grad}
+        if guarded:
+            arrays = {name: guarded_copy(array, side) for name, array in arrays.items()}
+        workspace = guarded_array(plan.workspace_bytes // 4, side)
+        y = guarded_array(case.weight.shape, side)
+        workspace[...], y[...] = np.nan, 3.0 if accumulate else np.nan
+        places = arrays | {"workspace": workspace, "y": y}
+        program.run({name: address(array) for name, array in places.items()})
+        assert np.all(np.abs(y - expected) <= limit), np.abs(y - expected).max() / limit
+
+    if guarded:
+        assert all_survive([partial(check, "before"), partial(check, "after")])
+    else:
+        check("after")
+
+
+@BY_TARGET
+@BY_ALGORITHM
+@settings(max_examples=problem_count(0.15))
+@given(
+    case=conv_problems(epilogues=False),
+    guarded=st.booleans(),
+    threads=st.sampled_from([1, 1, 3]),
+    accumulate=st.booleans(),
+)
+def test_results_are_within_the_limit_and_memory_within_bounds(
+    target: Target,
+    algorithm: WeightGradientAlgorithm,
+    case: ConvCase,
+    guarded: bool,
+    threads: int,
+    accumulate: bool,
+) -> None:
+    _assert_computes(algorithm, target, case, threads, guarded, accumulate)
+
+
+def _case(
+    x: tuple[int, int, int, int],
+    weight: tuple[int, int, int, int],
+    stride: tuple[int, int] = (1, 1),
+    padding: int = 1,
+) -> ConvCase:
+    rng = np.random.default_rng(1)
+    return ConvCase(
+        x=rng.standard_normal(x, dtype=np.float32),
+        weight=np.zeros(weight, np.float32),
+        bias=None,
+        scale=None,
+        stride=stride,
+        padding=padding,
+        dilation=(1, 1),
+        groups=x[1] // weight[1],
+        activation=None,
+    )
+
+
+BLOCKED = [
+    _case((3, 33, 20, 21), (35, 33, 3, 3)),
+    _case((9, 70, 7, 7), (20, 70, 3, 3)),
+    _case((1, 5, 70, 90), (40, 5, 3, 3)),
+    _case((2, 20, 24, 24), (18, 20, 5, 5), padding=2),
+    _case((2, 40, 31, 30), (70, 40, 1, 1), stride=(2, 2), padding=0),
+    _case((2, 12, 40, 37), (12, 1, 3, 3)),
+    _case((2, 12, 40, 37), (24, 1, 5, 5), stride=(2, 2), padding=2),
+]
+
+
+@BY_TARGET
+@BY_ALGORITHM
+@pytest.mark.parametrize("case", BLOCKED, ids=repr)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_blocks_and_chunks_join(
+    target: Target, algorithm: WeightGradientAlgorithm, case: ConvCase, threads: int
+) -> None:
+    """Problems of several blocks, chunks and panels, none of them whole."""
+    _assert_computes(algorithm, target, case, threads, guarded=True, accumulate=False)
