@@ -5,8 +5,14 @@ from __future__ import annotations
 from nnpack.algorithms.table import ALIASES
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_gemm import WeightGradientGemm
+from nnpack.algorithms.weight_gradient_winograd import WeightGradientWinograd
 
-WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (WeightGradientGemm(),)
+WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (
+    WeightGradientWinograd(2),
+    WeightGradientWinograd(4),
+    WeightGradientWinograd(6),
+    WeightGradientGemm(),
+)
 
 
 def find_gradient_algorithms(name: str) -> tuple[WeightGradientAlgorithm, ...]:

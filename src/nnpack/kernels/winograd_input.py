@@ -27,17 +27,25 @@ from nnpack.maths.program import linear_program
 class InputTransform:
     """Emits ``transform_input`` for a block of tiles and channel blocks first .. last."""
 
-    def __init__(self, asm: Assembler, shape: TileShape, fields: Fields) -> None:
+    def __init__(
+        self, asm: Assembler, shape: TileShape, fields: Fields, gradient: bool = False
+    ) -> None:
+        """``gradient``: tiles are of m x m gradients, and V = G d G^T with the G of F(r, m)."""
         self.asm = asm
         self.shape = shape
         self.fields = fields
         self.t_h, self.t_w = shape.t
+        self.rows, self.columns = shape.rows.input, shape.columns.input
+        if gradient:
+            self.rows, self.columns = shape.gradient_rows.kernel, shape.gradient_columns.kernel
+        # Rows and columns that a tile reads; its transform has t of each.
+        self.n_h, self.n_w = shape.m if gradient else shape.t
         lanes = asm.lanes
         # Columns are loaded with those between them, a register's width at a time, if few lie
         # between; otherwise each is gathered.
         step = shape.column_step
         self.phases = shape.column_phases
-        self.span = 0 if step is None else (self.t_w - 1) * step + self.phases
+        self.span = 0 if step is None else (self.n_w - 1) * step + self.phases
         starts = range(0, self.span, lanes)
         self.chunks = [(q, padded_columns(min(lanes, self.span - q), lanes)) for q in starts]
         self.reach = max((q + width for q, width in self.chunks), default=0)
@@ -58,7 +66,7 @@ class InputTransform:
             args = Arguments(asm, block, self.fields)
             mixed = self.shape.strided and not self.shape.separated
             channels = _VirtualChannels(asm, args, mixed)
-            buffer = asm.local_floats(self.phases * self.t_h * self.t_w * lanes)
+            buffer = asm.local_floats(self.phases * self.n_h * self.t_w * lanes)
             with asm.loop(last, start=first) as unit:
                 row_phase, c = self._unit(args, unit)
                 channels.emit_tables(c)
@@ -101,7 +109,7 @@ class InputTransform:
         asm = self.asm
         top, left = corner
         height, width, step_h = args.load("height", "width", "step_h")
-        bottom = top + (self.t_h - 1) * step_h + channels.most_rows
+        bottom = top + (self.n_h - 1) * step_h + channels.most_rows
         right = left + self._reach(args) + channels.most_columns
         inside = (
             asm.compare(">=", top, 0)
@@ -110,10 +118,10 @@ class InputTransform:
             & asm.compare("<=", right, width)
         )
         start = image + top * args["x_h"] + left
-        with asm.when(inside), asm.loop(self.t_h) as i:
+        with asm.when(inside), asm.loop(self.n_h) as i:
             row = start + i * step_h * args["x_h"]
             self._emit_row(args, row, channels, None, buffer, i)
-        with asm.when(inside.equals(0)), asm.loop(self.t_h) as i:
+        with asm.when(inside.equals(0)), asm.loop(self.n_h) as i:
             row = start + i * step_h * args["x_h"]
             bounds = _Bounds(asm, args, top + i * step_h, left)
             self._emit_row(args, row, channels, bounds, buffer, i)
@@ -122,7 +130,7 @@ class InputTransform:
         """Columns that a row of a tile reads, from its first."""
         if self.shape.column_step is not None:
             return self.reach
-        return args["step_w"] * (self.t_w - 1) + 1
+        return args["step_w"] * (self.n_w - 1) + 1
 
     def _emit_row(
         self,
@@ -135,18 +143,18 @@ class InputTransform:
     ) -> None:
         """Load row i of a tile, channels turned into the lanes, and transform it along w."""
         asm, step = self.asm, self.shape.column_step
-        program = linear_program(self.shape.columns.input)
+        program = linear_program(self.columns)
         loaded: list[Value] = []
         for q, width in self.chunks:
             loaded += self._emit_load(row, q, width, channels, bounds)
         for phase in range(self.phases):
             if step is None:
                 columns = [
-                    channels.gather(row, args["step_w"] * j, bounds) for j in range(self.t_w)
+                    channels.gather(row, args["step_w"] * j, bounds) for j in range(self.n_w)
                 ]
             else:
-                columns = loaded[phase : self.span : step][: self.t_w]
-            target = buffer + (i + phase * self.t_h) * (self.t_w * asm.lanes)
+                columns = loaded[phase : self.span : step][: self.n_w]
+            target = buffer + (i + phase * self.n_h) * (self.t_w * asm.lanes)
             for j, value in enumerate(emit_program(asm, program, columns)):
                 asm.store(value, target, j * asm.lanes)
 
@@ -173,12 +181,12 @@ class InputTransform:
     def _emit_columns(self, args: Arguments, buffer: Value, place: _Place) -> None:
         """``V[i * t_w + j] = (B^T buffer)[i][j]``."""
         asm, lanes = self.asm, self.asm.lanes
-        program = linear_program(self.shape.rows.input)
+        program = linear_program(self.rows)
         stride, block = args["v_f"], args["block_tiles"] * lanes
-        rows = buffer + place.column_phase * (self.t_h * self.t_w * lanes)
+        rows = buffer + place.column_phase * (self.n_h * self.t_w * lanes)
         with asm.loop(self.t_w) as j:
             source = rows + j * lanes
-            column = [asm.load(source, i * self.t_w * lanes) for i in range(self.t_h)]
+            column = [asm.load(source, i * self.t_w * lanes) for i in range(self.n_h)]
             target = place.v + self._block(args, place, j) * block + j * stride
             for i, value in enumerate(emit_program(asm, program, column)):
                 asm.store(value, target + (i * self.t_w) * stride)

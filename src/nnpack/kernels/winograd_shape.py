@@ -49,6 +49,23 @@ class TileShape:
         return cook_toom(self.m[1], self.r[1])
 
     @property
+    def gradient_rows(self) -> CookToom:
+        """The transforms of the weight gradient along h: r taps from tiles of m gradients.
+
+        Their input side is that of `rows`, for both have the same points.
+        """
+        from nnpack.maths.cook_toom import cook_toom
+
+        return cook_toom(self.r[0], self.m[0])
+
+    @property
+    def gradient_columns(self) -> CookToom:
+        """Those along w, likewise."""
+        from nnpack.maths.cook_toom import cook_toom
+
+        return cook_toom(self.r[1], self.m[1])
+
+    @property
     def t(self) -> tuple[int, int]:
         """Inputs of a tile in each direction."""
         return self.m[0] + self.r[0] - 1, self.m[1] + self.r[1] - 1
