@@ -26,8 +26,13 @@ if TYPE_CHECKING:
         conv_transpose2d_input_gradient,
         explain_conv2d_input_gradient,
     )
+    from nnpack.functional.linear import (
+        linear,
+        linear_bias_gradient,
+        linear_input_gradient,
+        linear_weight_gradient,
+    )
     from nnpack.functional.normalization import batch_norm, batch_norm_gradient, fold_batch_norm
-    from nnpack.functional.output_gradients import conv2d_bias_gradient, conv2d_output_gradient
     from nnpack.functional.pooling import (
         adaptive_avg_pool2d,
         adaptive_max_pool2d,
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     )
     from nnpack.integrations import torch as torch
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
+    from nnpack.layers.linear import Linear
     from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
     from nnpack.settings import get_num_threads, set_num_threads
@@ -67,6 +73,7 @@ __all__ = [
     "DtypeError",
     "Elu",
     "Explanation",
+    "Linear",
     "NnpackError",
     "ProblemError",
     "RegisterPressureError",
@@ -79,9 +86,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_gradient",
     "conv2d",
-    "conv2d_bias_gradient",
     "conv2d_input_gradient",
-    "conv2d_output_gradient",
     "conv2d_weight_gradient",
     "conv_transpose2d",
     "conv_transpose2d_input_gradient",
@@ -97,6 +102,10 @@ __all__ = [
     "global_avg_pool2d",
     "global_max_pool2d",
     "import_wisdom",
+    "linear",
+    "linear_bias_gradient",
+    "linear_input_gradient",
+    "linear_weight_gradient",
     "log_softmax",
     "log_softmax_gradient",
     "max_pool2d",
@@ -124,7 +133,12 @@ _NAMES_BY_MODULE = {
         "explain_conv2d_input_gradient",
     ],
     "nnpack.functional.normalization": ["batch_norm", "batch_norm_gradient", "fold_batch_norm"],
-    "nnpack.functional.output_gradients": ["conv2d_bias_gradient", "conv2d_output_gradient"],
+    "nnpack.functional.linear": [
+        "linear",
+        "linear_bias_gradient",
+        "linear_input_gradient",
+        "linear_weight_gradient",
+    ],
     "nnpack.functional.pooling": [
         "adaptive_avg_pool2d",
         "adaptive_max_pool2d",
@@ -147,6 +161,7 @@ _NAMES_BY_MODULE = {
         "explain_conv2d_weight_gradient",
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
+    "nnpack.layers.linear": ["Linear"],
     "nnpack.problem": ["Clip", "Elu", "Relu"],
     "nnpack.runtime.memory": ["trim"],
     "nnpack.settings": ["get_num_threads", "set_num_threads"],

@@ -174,12 +174,17 @@ class Terms:
     residual: Sequence[SupportsIndex] | None
     position: ResidualPosition
 
-    def epilogue(self, activation: Activation | None, y_shape: tuple[int, ...]) -> Epilogue:
-        """The epilogue of y. Raises ProblemError when a shape does not go with it."""
+    def epilogue(
+        self, activation: Activation | None, y_shape: tuple[int, ...], axis: int = 1
+    ) -> Epilogue:
+        """The epilogue of y, whose channels are counted by ``axis``.
+
+        Raises ProblemError when a shape does not go with it.
+        """
         for name, shape in (("scale", self.scale), ("bias", self.bias)):
-            if shape is not None and tuple(shape) != (y_shape[1],):
+            if shape is not None and tuple(shape) != (y_shape[axis],):
                 raise ProblemError(
-                    f"{name}.shape={tuple(shape)} must be ({y_shape[1]},), "
+                    f"{name}.shape={tuple(shape)} must be ({y_shape[axis]},), "
                     "one number for each output channel"
                 )
         if self.position not in ("before", "after"):

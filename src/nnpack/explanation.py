@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnpack.frozen import dataclass
 from nnpack.gradient_problem import WeightGradientProblem
+from nnpack.linear_problem import ProductProblem
 from nnpack.problem import Problem, TransposedProblem
 
 __all__ = ["AnyProblem", "Candidate", "Explanation"]
@@ -51,7 +52,7 @@ class Explanation:
     ``measured`` says whether it was chosen by measurement. ``str()`` is a table.
     """
 
-    problem: AnyProblem | WeightGradientProblem
+    problem: AnyProblem | ProductProblem | WeightGradientProblem
     chosen: str
     candidates: tuple[Candidate, ...]
     measured: bool = False

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from nnpack.arrays import Float32Array, are_same, check_out
+from nnpack.linear_problem import ProductProblem
 from nnpack.planner import AnyProblem
 from nnpack.problem import TransposedProblem
 from nnpack.runtime.memory import empty_output
@@ -16,7 +17,9 @@ __all__ = ["is_overwritten_early", "placed_output", "readable_residual"]
 
 
 def placed_output(
-    problem: AnyProblem, given: Mapping[str, Float32Array], out: Float32Array | None
+    problem: AnyProblem | ProductProblem,
+    given: Mapping[str, Float32Array],
+    out: Float32Array | None,
 ) -> tuple[Float32Array, Mapping[str, Float32Array]]:
     """Where the result goes, and ``given`` with a residual that lies as the result does.
 
@@ -42,6 +45,6 @@ def readable_residual(residual: Float32Array, y: Float32Array, early: bool) -> F
     return np.ascontiguousarray(residual)
 
 
-def is_overwritten_early(problem: AnyProblem) -> bool:
+def is_overwritten_early(problem: AnyProblem | ProductProblem) -> bool:
     """Whether outputs are written before the residual at the same place is read."""
     return isinstance(problem, TransposedProblem) and has_gaps(problem)

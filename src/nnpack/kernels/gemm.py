@@ -106,8 +106,9 @@ def emit_rank_one(
     row_step: int,
     b: Value,
     masks: tuple[Mask, ...] | None = None,
+    first: int = 0,
 ) -> None:
-    """One step: ``acc[i, j] += a[i * row_step] * b[j]``."""
+    """One step: ``acc[first + i, j] += a[i * row_step] * b[j]``."""
     lanes = asm.lanes
     vectors = [
         asm.load(b, j * lanes, mask=masks[j] if masks is not None else None) for j in range(tile.nv)
@@ -115,33 +116,48 @@ def emit_rank_one(
     for i in range(tile.mr):
         a_i = asm.broadcast(a, i * row_step)
         for j in range(tile.nv):
-            state[i, j] = asm.fma(a_i, vectors[j], state[i, j])
+            state[first + i, j] = asm.fma(a_i, vectors[j], state[first + i, j])
 
 
 def emit_blocked_product(
-    asm: Assembler, tile: GemmTile, blocks: Index, a: Value, block_step: Index, b: Value
+    asm: Assembler,
+    tile: GemmTile,
+    blocks: Index,
+    a: Value,
+    block_step: Index,
+    b: Value,
+    *,
+    width: int | None = None,
+    chains: int = 1,
 ) -> Accumulators:
     """``acc[i, j] = sum_k A[k, i] * B[k, j]``, k in ``blocks`` blocks of as many steps as lanes.
 
     A holds its steps in vectors: row i of block n is the vector at ``a + n * block_step +
     i * lanes``, its lanes the steps. B is a dense panel of floats or halves: step k at
-    ``b + k * nv * lanes``.
+    ``b + k * width``, by default ``nv * lanes``. ``chains``, 1, 2 or 4: step k goes to the sum
+    ``k % chains``, so that tiles of a few accumulators do not wait for each other.
     """
     tile.check(asm.target)
-    lanes, unroll = asm.lanes, min(4, asm.lanes)
-    zero = asm.zeros()
-    state: dict[object, Value] = {(i, j): zero for i in range(tile.mr) for j in range(tile.nv)}
+    lanes, unroll, width = asm.lanes, min(4, asm.lanes), width or tile.nv * asm.lanes
+    sums = range(chains * tile.mr)
+    state: dict[object, Value] = {(i, j): asm.zeros() for i in sums for j in range(tile.nv)}
     state |= {"a": a, "b": b}
     with asm.loop(blocks, carry=state):
         a_n = state["a"]
         with asm.loop(lanes, step=unroll, carry=state) as lane:
             a_k, b_k = a_n + lane, state["b"]
             for step in range(unroll):
-                vectors = b_k + step * tile.nv * lanes
-                _emit_prefetch(asm, vectors, step * tile.nv, tile.nv)
-                emit_rank_one(asm, tile, state, a_k + step, lanes, vectors)
-            state["b"] = b_k + unroll * tile.nv * lanes
+                vectors = b_k + step * width
+                _emit_prefetch(asm, vectors, step * width // lanes, tile.nv)
+                first = step % chains * tile.mr
+                emit_rank_one(asm, tile, state, a_k + step, lanes, vectors, first=first)
+            state["b"] = b_k + unroll * width
         state["a"] = a_n + block_step
+    while chains > 1:
+        chains //= 2
+        for i in range(chains * tile.mr):
+            for j in range(tile.nv):
+                state[i, j] = state[i, j] + state[chains * tile.mr + i, j]
     return _accumulators(tile, state)
 
 
