@@ -18,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="random problems for each property test (default: %(default)s)",
     )
+    parser.addoption(
+        "--aarch64",
+        action="store_true",
+        help="run tests/aarch64, which need qemu-user and a cross compiler",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

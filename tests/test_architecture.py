@@ -26,6 +26,7 @@ VOCABULARY = {
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
+    "output_gradient_problem": {"epilogue", "errors", "frozen", "geometry"},
     "gradient_problem": {"frozen", "geometry", "problem"},
     "linear_problem": {"arguments", "epilogue", "errors", "frozen", "problem"},
     "input_gradient": {"epilogue", "geometry", "problem"},

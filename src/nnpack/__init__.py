@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         linear_weight_gradient,
     )
     from nnpack.functional.normalization import batch_norm, batch_norm_gradient, fold_batch_norm
+    from nnpack.functional.output_gradients import conv2d_bias_gradient, conv2d_output_gradient
     from nnpack.functional.pooling import (
         adaptive_avg_pool2d,
         adaptive_max_pool2d,
@@ -86,7 +87,9 @@ __all__ = [
     "batch_norm",
     "batch_norm_gradient",
     "conv2d",
+    "conv2d_bias_gradient",
     "conv2d_input_gradient",
+    "conv2d_output_gradient",
     "conv2d_weight_gradient",
     "conv_transpose2d",
     "conv_transpose2d_input_gradient",
@@ -133,6 +136,7 @@ _NAMES_BY_MODULE = {
         "explain_conv2d_input_gradient",
     ],
     "nnpack.functional.normalization": ["batch_norm", "batch_norm_gradient", "fold_batch_norm"],
+    "nnpack.functional.output_gradients": ["conv2d_bias_gradient", "conv2d_output_gradient"],
     "nnpack.functional.linear": [
         "linear",
         "linear_bias_gradient",

@@ -116,6 +116,9 @@ def _choose(problem: Problem, target: Target) -> _Choice:
         heights = {problem.out_height, min(problem.out_height, skipping_rows(problem))}
         for flat, height in itertools.product(flats, sorted(heights)):
             layout = choose_layout(problem, target, strip, flat, height)
+            floats = layout.scratch(problem.group_in_channels, target)
+            if layout.flat and FLOAT_BYTES * floats > target.caches.l2:
+                continue  # rows so long that parts of them do better
             choices += [_evaluate(problem, target, t, layout) for t in tiles if t.nv == nv]
     return min(choices, key=lambda choice: choice.cycles)
 

@@ -75,6 +75,7 @@ class Blocking:
     panels: int
     block_tiles: int
     chunk_panels: int
+    fused: bool
 
     @property
     def blocks(self) -> int:
@@ -163,14 +164,19 @@ def choose_blocking(
     m_bytes = FLOAT_BYTES * grid.planes * fold * tile.nv * lanes
     chunk = _chunk_panels(block * v_bytes, block * m_bytes, panels, target)
     blocks = problem.groups * ceil_div(tiles, block)
-    if not is_fused(blocks, threads):
+    fused = is_fused(blocks, block * v_bytes, threads, target)
+    if not fused:
         chunk = min(chunk, max(1, ceil_div(panels * blocks, 4 * threads)))
-    return Blocking(grid, lanes, tile, panels, block, chunk)
+    return Blocking(grid, lanes, tile, panels, block, chunk, fused)
 
 
-def is_fused(blocks: int, threads: int) -> bool:
-    """Whether a task is a whole block: when the threads get equally many, or very many."""
-    return blocks % threads == 0 or blocks >= 4 * threads
+def is_fused(blocks: int, block_bytes: int, threads: int, target: Target) -> bool:
+    """Whether a task is a whole block: when the threads get equally many, or very many.
+
+    Or when V of all blocks at once, ``block_bytes`` each, is more than the threads may take.
+    """
+    even = blocks % threads == 0 or blocks >= 4 * threads
+    return even or (blocks > threads and blocks * block_bytes > threads * _most_v_bytes(target))
 
 
 def _even_block(block: int, tile: GemmTile, fold: int, tiles: int, threads: int) -> int:
@@ -196,11 +202,13 @@ def _whole_tiles(tile: GemmTile, fold: int) -> int:
 def choose_multiply_tile(grid: Grid, channels: int, target: Target, most: int) -> GemmTile:
     """The register tile of the products: all rows by ``channels`` in the lanes.
 
-    Of those that a block of ``most`` tiles fills, if there are any.
+    Of those that a block of ``most`` tiles fills, or of the lowest.
     """
     rows, halves = grid.fold * grid.tiles, grid.storage == "float16"
     options = _multiply_tiles(ceil_div(channels, target.lanes), grid.fold, target, halves)
-    fitting = [option for option in options if option[1] <= most] or options
+    # Where channels are so many that none fits, the lowest: workspace is bounded before all.
+    lowest = max(most, min(option[1] for option in options))
+    fitting = [option for option in options if option[1] <= lowest]
     costs = []
     for n, (tile, _, area, rate) in enumerate(fitting):
         passes = -(-rows // tile.mr)
@@ -258,7 +266,11 @@ def _most_tiles(v_bytes: int, target: Target) -> int:
 
     That bounds the workspace, whatever the batch and the image.
     """
-    return max(1, target.caches.l3 * 3 // 16 // v_bytes)
+    return max(1, _most_v_bytes(target) // v_bytes)
+
+
+def _most_v_bytes(target: Target) -> int:
+    return target.caches.l3 * 3 // 16
 
 
 def _chunk_panels(v_bytes: int, panel_bytes: int, panels: int, target: Target) -> int:
@@ -288,7 +300,7 @@ def tile_stages(
     words = _arguments(problem, blocking)
     blocks, grid = problem.groups * blocking.blocks, blocking.grid
     v_floats, m_floats = blocking.v_floats, blocking.m_floats
-    if is_fused(blocks, threads):
+    if blocking.fused:
         scratch = v_floats + m_floats
         words |= {"scratch_stride": scratch, "v": 0, "scratch": Slot("workspace")}
         return (Stage(kernel("all"), blocks, words),), threads * scratch

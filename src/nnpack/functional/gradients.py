@@ -16,10 +16,12 @@ from nnpack import wisdom
 from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
-from nnpack.epilogue import Epilogue
+from nnpack.epilogue import Activation, Epilogue
 from nnpack.execution import Program, Runnable
 from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
+from nnpack.functional.output_gradients import behind_activation
+from nnpack.functional.residual import is_overwritten_early, readable_residual
 from nnpack.functional.running import reported
 from nnpack.geometry import Shape
 from nnpack.input_gradient import conv2d_transpose_of, conv_transpose2d_transpose_of
@@ -45,6 +47,8 @@ def conv2d_input_gradient(
     padding: PaddingLike = 0,
     dilation: IntOrPair = 1,
     groups: SupportsIndex = 1,
+    activation: Activation | None = None,
+    output: object = None,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
@@ -56,11 +60,14 @@ def conv2d_input_gradient(
     ``grad_output`` is the gradient in the convolution's sums, of the shape that ``conv2d`` of an x
     of ``input_shape`` with these arguments has. It is computed as the transposed convolution that
     it is, by the algorithms of the forward direction, so ``algorithm`` and ``accuracy`` mean the
-    same. Pixels of x that no output sees get 0. With ``accumulate`` the gradient is added to
-    ``out``, which must then be given.
+    same. Pixels of x that no output sees get 0. With ``activation`` and what it gave, ``output``,
+    ``grad_output`` is the gradient in that and is first multiplied by the activation's derivative;
+    `conv2d_output_gradient` does so once for all gradients of a layer. With ``accumulate`` the
+    gradient is added to ``out``, which must then be given.
 
     Raises as `conv2d` does.
     """
+    check_algorithm(algorithm)
     grad_output = as_float32("grad_output", grad_output, 4)
     weight = np.ascontiguousarray(as_float32("weight", weight, 4))
     forward = Problem.conv2d(
@@ -72,11 +79,14 @@ def conv2d_input_gradient(
         groups=groups,
         accuracy=accuracy,
     )
+    check_gradient("grad_output", grad_output, forward.y_shape)
+    given = {"grad_output": grad_output, "weight": weight}
+    result = gradient_output(forward.x_shape, out, accumulate, given)
     grad_output = with_unit_column_stride(
-        check_gradient("grad_output", grad_output, forward.y_shape)
+        behind_activation(grad_output, activation, output, threads)
     )
-    problem = conv2d_transpose_of(forward, element_strides(grad_output), Epilogue())
-    return _run(problem, grad_output, weight, algorithm, threads, out, accumulate)
+    problem = conv2d_transpose_of(forward, element_strides(grad_output), _epilogue(accumulate))
+    return _run(problem, grad_output, weight, algorithm, threads, result)
 
 
 def conv_transpose2d_input_gradient(
@@ -89,6 +99,8 @@ def conv_transpose2d_input_gradient(
     output_padding: IntOrPair = 0,
     dilation: IntOrPair = 1,
     groups: SupportsIndex = 1,
+    activation: Activation | None = None,
+    output: object = None,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
@@ -104,6 +116,7 @@ def conv_transpose2d_input_gradient(
 
     Raises as `conv2d` does.
     """
+    check_algorithm(algorithm)
     grad_output = as_float32("grad_output", grad_output, 4)
     weight = np.ascontiguousarray(as_float32("weight", weight, 4))
     forward = TransposedProblem.conv_transpose2d(
@@ -116,11 +129,15 @@ def conv_transpose2d_input_gradient(
         groups=groups,
         accuracy=accuracy,
     )
+    check_gradient("grad_output", grad_output, forward.y_shape)
+    given = {"grad_output": grad_output, "weight": weight}
+    result = gradient_output(forward.x_shape, out, accumulate, given)
     grad_output = with_unit_column_stride(
-        check_gradient("grad_output", grad_output, forward.y_shape)
+        behind_activation(grad_output, activation, output, threads)
     )
-    problem = conv_transpose2d_transpose_of(forward, element_strides(grad_output), Epilogue())
-    return _run(problem, grad_output, weight, algorithm, threads, out, accumulate)
+    strides = element_strides(grad_output)
+    problem = conv_transpose2d_transpose_of(forward, strides, _epilogue(accumulate))
+    return _run(problem, grad_output, weight, algorithm, threads, result)
 
 
 def explain_conv2d_input_gradient(
@@ -159,27 +176,28 @@ def _dense_rows(shape: Shape) -> tuple[int, int, int]:
     return channels * height * width, height * width, width
 
 
+def _epilogue(accumulate: bool) -> Epilogue:
+    """What is added to a gradient as it is stored: the gradient that is there."""
+    return Epilogue(residual="before") if accumulate else Epilogue()
+
+
 def _run(
     problem: AnyProblem,
     grad_output: Float32Array,
     weight: Float32Array,
     algorithm: str,
     threads: SupportsIndex | None,
-    out: Float32Array | None,
-    accumulate: bool,
+    result: Float32Array,
 ) -> Float32Array:
     """Pack the weights into the workspace and run, in one native call."""
     count = resolve_num_threads(threads)
-    check_algorithm(algorithm)
-    given = {"grad_output": grad_output, "weight": weight}
-    result = gradient_output(problem.y_shape, out, accumulate, given)
     if problem.is_empty:
         return result
     program = _program(problem, algorithm, host_target(), count, wisdom.generation())
-    sums = np.empty_like(result) if accumulate else result
-    program.run({"x": address(grad_output), "weight": address(weight), "y": address(sums)})
-    if accumulate:
-        np.add(result, sums, out=result)
+    places = {"x": grad_output, "weight": weight, "y": result}
+    if problem.epilogue.residual:
+        places["residual"] = readable_residual(result, result, is_overwritten_early(problem))
+    program.run({name: address(array) for name, array in places.items()})
     return result
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-import numpy as np
-
 from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import host_target
-from nnpack.epilogue import Epilogue
+from nnpack.epilogue import Activation, Epilogue
 from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
-from nnpack.functional.running import run_planned
+from nnpack.functional.output_gradients import behind_activation, dense_planes
+from nnpack.functional.running import Planner, run_planned
 from nnpack.gradient_planner import explain_weight_gradient, weight_gradient_planner
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.input_gradient import conv_transpose2d_transpose_of
@@ -36,6 +35,8 @@ def conv2d_weight_gradient(
     padding: PaddingLike = 0,
     dilation: IntOrPair = 1,
     groups: SupportsIndex = 1,
+    activation: Activation | None = None,
+    output: object = None,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
@@ -48,8 +49,8 @@ def conv2d_weight_gradient(
 
     ``grad_output`` is the gradient in the convolution's sums. It is summed over images and pixels
     in an order that does not depend on the threads. ``algorithm`` is auto, implicit_gemm or
-    another that `explain_conv2d_weight_gradient` lists. With ``accumulate`` the gradient is added
-    to ``out``, which must then be given. No images give zeros.
+    another that `explain_conv2d_weight_gradient` lists. ``activation``, ``output`` and
+    ``accumulate`` are as in `conv2d_input_gradient`. No images give zeros.
 
     Raises as `conv2d` does.
     """
@@ -66,8 +67,11 @@ def conv2d_weight_gradient(
         x_strides=element_strides(x),
     )
     check_gradient("grad_output", grad_output, forward.y_shape)
+    planner = weight_gradient_planner(algorithm)
     given = {"x": x, "grad_output": grad_output}
-    return _run(forward, x, grad_output, given, algorithm, threads, out, accumulate)
+    result = gradient_output(forward.weight_shape, out, accumulate, given)
+    grad_output = behind_activation(grad_output, activation, output, threads)
+    return _run(planner, forward, x, grad_output, threads, result, accumulate)
 
 
 def conv_transpose2d_weight_gradient(
@@ -80,6 +84,8 @@ def conv_transpose2d_weight_gradient(
     output_padding: IntOrPair = 0,
     dilation: IntOrPair = 1,
     groups: SupportsIndex = 1,
+    activation: Activation | None = None,
+    output: object = None,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
@@ -94,7 +100,6 @@ def conv_transpose2d_weight_gradient(
     Raises as `conv2d` does.
     """
     x, grad_output = as_float32("x", x, 4), as_float32("grad_output", grad_output, 4)
-    grad_output = with_unit_column_stride(grad_output)
     transposed = TransposedProblem.conv_transpose2d(
         x.shape,
         weight_shape,
@@ -106,9 +111,14 @@ def conv_transpose2d_weight_gradient(
         accuracy=accuracy,
     )
     check_gradient("grad_output", grad_output, transposed.y_shape)
-    forward = conv_transpose2d_transpose_of(transposed, element_strides(grad_output), Epilogue())
+    planner = weight_gradient_planner(algorithm)
     given = {"x": x, "grad_output": grad_output}
-    return _run(forward, grad_output, x, given, algorithm, threads, out, accumulate)
+    result = gradient_output(transposed.weight_shape, out, accumulate, given)
+    grad_output = with_unit_column_stride(
+        behind_activation(grad_output, activation, output, threads)
+    )
+    forward = conv_transpose2d_transpose_of(transposed, element_strides(grad_output), Epilogue())
+    return _run(planner, forward, grad_output, x, threads, result, accumulate)
 
 
 def explain_conv2d_weight_gradient(
@@ -142,33 +152,22 @@ def explain_conv2d_weight_gradient(
 
 
 def _run(
+    planner: Planner,
     forward: Problem,
     x: Float32Array,
     grad: Float32Array,
-    given: dict[str, Float32Array],
-    algorithm: str,
     threads: SupportsIndex | None,
-    out: Float32Array | None,
+    result: Float32Array,
     accumulate: bool,
 ) -> Float32Array:
-    """The weight gradient of ``forward``, whose input is ``x`` and whose output's gradient is g."""
-    planner, count = weight_gradient_planner(algorithm), resolve_num_threads(threads)
-    result = gradient_output(forward.weight_shape, out, accumulate, given)
+    """The weight gradient of ``forward``, of input ``x`` and ``grad`` the gradient in its sums."""
+    count = resolve_num_threads(threads)
     if forward.is_empty:
         if not accumulate:
             result.fill(0.0)
         return result
-    grad = _with_dense_planes(grad)
+    grad = dense_planes(grad)
     strides = element_strides(grad)[:2]
     problem = WeightGradientProblem(forward=forward, grad_strides=strides, accumulate=accumulate)
     run_planned(planner, problem, {"x": x, "grad": grad, "y": result}, count)
     return result
-
-
-def _with_dense_planes(grad: Float32Array) -> Float32Array:
-    """``grad``, copied unless the pixels of each of its planes are consecutive."""
-    _, _, height, width = grad.shape
-    item = grad.itemsize
-    rows = height == 1 or grad.strides[2] == width * item
-    columns = width == 1 or grad.strides[3] == item
-    return grad if rows and columns else np.ascontiguousarray(grad)

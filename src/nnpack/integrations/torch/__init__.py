@@ -11,6 +11,18 @@ except ImportError as error:
 
 from nnpack.integrations.torch.conversion import convert
 from nnpack.integrations.torch.convolution import conv2d, conv_transpose2d
-from nnpack.integrations.torch.modules import Conv2d, ConvTranspose2d
+from nnpack.integrations.torch.modules import BatchNorm2d, Conv2d, ConvTranspose2d, MaxPool2d
+from nnpack.integrations.torch.normalization import batch_norm
+from nnpack.integrations.torch.pooling import max_pool2d
 
-__all__ = ["Conv2d", "ConvTranspose2d", "conv2d", "conv_transpose2d", "convert"]
+__all__ = [
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "MaxPool2d",
+    "batch_norm",
+    "conv2d",
+    "conv_transpose2d",
+    "convert",
+    "max_pool2d",
+]

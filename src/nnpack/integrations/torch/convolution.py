@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
+from nnpack.integrations.torch.arguments import Ints, as_pair
 from nnpack.integrations.torch.convolution_gradients import CALL, convolution_gradients
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
@@ -25,16 +25,14 @@ from nnpack.problem import Accuracy
 
 __all__ = ["are_images", "are_weights", "conv2d", "conv_transpose2d"]
 
-_Ints = Sequence[int]
-
 
 def conv2d(
     input: Tensor,  # noqa: A002 - PyTorch's name
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | _Ints = 1,
-    padding: int | _Ints | str = 0,
-    dilation: int | _Ints = 1,
+    stride: int | Ints = 1,
+    padding: int | Ints | str = 0,
+    dilation: int | Ints = 1,
     groups: int = 1,
     *,
     accuracy: Accuracy = "fast",
@@ -45,10 +43,10 @@ def conv2d(
     What the library returns is contiguous.
     """
     if _is_for_us(input, weight, bias):
-        spacing = _pair(dilation)
+        spacing = as_pair(dilation)
         borders = _paddings(padding, weight, spacing) if isinstance(padding, str) else padding
         if borders is not None:
-            words = _pair(stride), _pair(borders), (0, 0), spacing, groups, False, accuracy
+            words = as_pair(stride), as_pair(borders), (0, 0), spacing, groups, False, accuracy
             return _convolution(input, weight, bias, *words)
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
@@ -57,11 +55,11 @@ def conv_transpose2d(
     input: Tensor,  # noqa: A002 - PyTorch's name
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | _Ints = 1,
-    padding: int | _Ints = 0,
-    output_padding: int | _Ints = 0,
+    stride: int | Ints = 1,
+    padding: int | Ints = 0,
+    output_padding: int | Ints = 0,
     groups: int = 1,
-    dilation: int | _Ints = 1,
+    dilation: int | Ints = 1,
     *,
     accuracy: Accuracy = "fast",
 ) -> Tensor:
@@ -69,7 +67,7 @@ def conv_transpose2d(
     if not _is_for_us(input, weight, bias):
         words = stride, padding, output_padding, groups, dilation
         return F.conv_transpose2d(input, weight, bias, *words)
-    pairs = _pair(stride), _pair(padding), _pair(output_padding), _pair(dilation)
+    pairs = as_pair(stride), as_pair(padding), as_pair(output_padding), as_pair(dilation)
     return _convolution(input, weight, bias, *pairs, groups, True, accuracy)
 
 
@@ -92,13 +90,7 @@ def _is_for_us(images: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     return is_usable() and are_images(images) and are_weights(weight, bias)
 
 
-def _pair(value: int | _Ints) -> tuple[int, ...]:
-    """What PyTorch takes for a pair: one number, alone or in a sequence, stands for both."""
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * 2 if len(values) == 1 else values
-
-
-def _paddings(name: str, weight: Tensor, dilation: _Ints) -> tuple[int, ...] | None:
+def _paddings(name: str, weight: Tensor, dilation: Ints) -> tuple[int, ...] | None:
     """The borders that are called "same" or "valid"; None where two opposite ones differ."""
     if name == "valid":
         return (0, 0)
@@ -117,10 +109,10 @@ def _by_library(
     images: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: _Ints,
-    padding: _Ints,
-    output_padding: _Ints,
-    dilation: _Ints,
+    stride: Ints,
+    padding: Ints,
+    output_padding: Ints,
+    dilation: Ints,
     groups: int,
     transposed: bool,
     accuracy: Any,
@@ -145,10 +137,10 @@ def _by_pytorch(
     images: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: _Ints,
-    padding: _Ints,
-    output_padding: _Ints,
-    dilation: _Ints,
+    stride: Ints,
+    padding: Ints,
+    output_padding: Ints,
+    dilation: Ints,
     groups: int,
     transposed: bool,
     _accuracy: str,

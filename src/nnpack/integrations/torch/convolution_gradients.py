@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import nnpack
+from nnpack.arrays import Float32Array
 from nnpack.errors import NnpackError
+from nnpack.integrations.torch.arguments import Ints
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_higher_order,
@@ -22,7 +24,6 @@ from nnpack.integrations.torch.operator import Operator
 
 __all__ = ["CALL", "convolution_gradients"]
 
-_Ints = Sequence[int]
 CALL = (
     "SymInt[2] stride, SymInt[2] padding, SymInt[2] output_padding, SymInt[2] dilation, "
     "SymInt groups, bool transposed, str accuracy"
@@ -70,19 +71,23 @@ def _by_pytorch(
     return tuple(g if want else None for g, want in zip(gradients, wanted, strict=True))  # type: ignore[return-value]
 
 
-def _compute_input_gradient(grad: Tensor, weight: Tensor, input_size: _Ints, *call: Any) -> Tensor:
-    images, shape = _usable_images(grad), tuple(input_size)
-    if images is not None and is_plain(weight) and weight.is_contiguous():
+def _compute_input_gradient(grad: Tensor, weight: Tensor, size: Ints, *call: Any) -> Tensor:
+    shape, images = tuple(size), _with_unit_columns(grad)
+    if is_plain(grad) and is_plain(weight) and weight.is_contiguous():
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
-            return _input_gradient_of(images, weight, shape, *call)
+            gradients = nnpack.conv2d_input_gradient, nnpack.conv_transpose2d_input_gradient
+            return _by_library(gradients, as_array(images), as_array(weight), shape, call)
     absent = grad.new_empty(1).expand(shape)
     return _by_pytorch(grad, absent, weight, (True, False, False), call)[0].contiguous()
 
 
-def _compute_weight_gradient(
-    grad: Tensor, input_: Tensor, weight_size: _Ints, *call: Any
-) -> Tensor:
-    absent = grad.new_empty(1).expand(tuple(weight_size))
+def _compute_weight_gradient(grad: Tensor, input_: Tensor, size: Ints, *call: Any) -> Tensor:
+    shape, images = tuple(size), _with_unit_columns(grad)
+    if is_plain(grad) and is_plain(input_) and has_unit_columns(input_):
+        with contextlib.suppress(NnpackError):
+            gradients = nnpack.conv2d_weight_gradient, nnpack.conv_transpose2d_weight_gradient
+            return _by_library(gradients, as_array(input_), as_array(images), shape, call)
+    absent = grad.new_empty(1).expand(shape)
     return _by_pytorch(grad, input_, absent, (False, True, False), call)[1].contiguous()
 
 
@@ -90,19 +95,16 @@ def _compute_bias_gradient(grad: Tensor) -> Tensor:
     return grad.sum((0, 2, 3))
 
 
-def _input_gradient_of(
-    grad: Tensor,
-    weight: Tensor,
+def _by_library(
+    gradients: tuple[Callable[..., Any], Callable[..., Any]],
+    first: Float32Array,
+    second: Float32Array,
     shape: tuple[int, ...],
-    stride: _Ints,
-    padding: _Ints,
-    output_padding: _Ints,
-    dilation: _Ints,
-    groups: int,
-    transposed: bool,
-    accuracy: Any,
+    call: tuple[Any, ...],
 ) -> Tensor:
-    words: Any = {
+    """The gradient of convolution, or of transposed convolution, for these arrays."""
+    stride, padding, output_padding, dilation, groups, transposed, accuracy = call
+    words = {
         "stride": tuple(stride),
         "padding": tuple(padding),
         "dilation": tuple(dilation),
@@ -110,17 +112,13 @@ def _input_gradient_of(
         "accuracy": accuracy,
         "threads": num_threads(),
     }
-    arrays = as_array(grad), as_array(weight)
     if transposed:
         words["output_padding"] = tuple(output_padding)
-        return as_tensor(nnpack.conv_transpose2d_input_gradient(*arrays, shape, **words))
-    return as_tensor(nnpack.conv2d_input_gradient(*arrays, shape, **words))
+    return as_tensor(gradients[transposed](first, second, shape, **words))
 
 
-def _usable_images(grad: Tensor) -> Tensor | None:
-    """``grad``, or a copy with consecutive columns; None when it is not for us at all."""
-    if not is_plain(grad):
-        return None
+def _with_unit_columns(grad: Tensor) -> Tensor:
+    """``grad``, or a copy: autograd hands on expanded and transposed ones."""
     return grad if has_unit_columns(grad) else grad.contiguous()
 
 

@@ -15,10 +15,12 @@ from nnpack.integrations.torch.convolution import (
     conv2d,
     conv_transpose2d,
 )
+from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.packed import Packing
+from nnpack.integrations.torch.pooling import max_pool2d
 from nnpack.problem import Accuracy
 
-__all__ = ["CONVOLUTIONS", "Conv2d", "ConvTranspose2d"]
+__all__ = ["CONVOLUTIONS", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
 
 
 class _Named(torch.nn.Module):
@@ -90,6 +92,40 @@ class ConvTranspose2d(_Named, Packing, torch.nn.ConvTranspose2d):
             groups=groups,
             accuracy=accuracy,
             threads=threads,
+        )
+
+
+class MaxPool2d(_Named, torch.nn.MaxPool2d):
+    """`torch.nn.MaxPool2d`, computed by the library where it can."""
+
+    def forward(self, images: Tensor) -> Any:
+        """As `torch.nn.MaxPool2d`."""
+        words = self.padding, self.dilation, self.ceil_mode, self.return_indices
+        return max_pool2d(images, self.kernel_size, self.stride, *words)
+
+
+class BatchNorm2d(_Named, torch.nn.BatchNorm2d):
+    """`torch.nn.BatchNorm2d`, computed by the library where it can."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `torch.nn.BatchNorm2d`."""
+        self._check_input_dim(images)
+        tracks = self.training and self.track_running_stats
+        factor = 0.0 if self.momentum is None else self.momentum
+        if tracks and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:  # the mean of all batches so far
+                factor = 1.0 / float(self.num_batches_tracked)
+        keeps = not self.training or self.track_running_stats
+        return batch_norm(
+            images,
+            self.running_mean if keeps else None,
+            self.running_var if keeps else None,
+            self.weight,
+            self.bias,
+            self.training or (self.running_mean is None and self.running_var is None),
+            factor,
+            self.eps,
         )
 
 

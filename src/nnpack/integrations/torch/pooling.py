@@ -1,0 +1,95 @@
+"""Max pooling as an operator of PyTorch, which keeps the places of the maxima."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
+from torch import Tensor
+
+import nnpack
+from nnpack.errors import NnpackError
+from nnpack.integrations.torch.arguments import Ints, as_pair
+from nnpack.integrations.torch.eligibility import (
+    has_unit_columns,
+    is_plain,
+    is_usable,
+    num_threads,
+    records_gradients,
+)
+from nnpack.integrations.torch.exchange import as_array, as_tensor
+from nnpack.integrations.torch.operator import Derivative, Operator
+
+__all__ = ["max_pool2d"]
+
+_CALL = "SymInt[2] kernel_size, SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool ceil"
+
+
+def max_pool2d(
+    input: Tensor,  # noqa: A002 - PyTorch's name
+    kernel_size: int | Ints,
+    stride: int | Ints | None = None,
+    padding: int | Ints = 0,
+    dilation: int | Ints = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Any:
+    """`torch.nn.functional.max_pool2d`, in the manner of `conv2d`.
+
+    The indices of maxima are found where they are asked for, or a gradient is.
+    """
+    if not (is_usable() and is_plain(input) and has_unit_columns(input)):
+        words: Any = (stride, padding, dilation, ceil_mode, return_indices)
+        return F.max_pool2d(input, kernel_size, *words)
+    window = as_pair(kernel_size)
+    step = as_pair(stride) if stride else window  # PyTorch takes () for None too
+    call = window, step, as_pair(padding), as_pair(dilation), ceil_mode
+    if return_indices or records_gradients(input) or torch.compiler.is_compiling():
+        y, indices = _max_pool2d(input, *call)
+        return (y, indices) if return_indices else y
+    with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
+        return as_tensor(nnpack.max_pool2d(as_array(input), *call, threads=num_threads()))
+    return torch.max_pool2d(input, *call)
+
+
+def _compute(images: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    if is_plain(images) and has_unit_columns(images):
+        with contextlib.suppress(NnpackError):
+            return _by_library(images, *call)
+    return _by_pytorch(images, *call)
+
+
+def _by_library(
+    images: Tensor, window: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool
+) -> tuple[Tensor, Tensor]:
+    pairs = tuple(window), tuple(stride), tuple(padding), tuple(dilation)
+    words: Any = {"return_indices": True, "threads": num_threads()}
+    y, indices = nnpack.max_pool2d(as_array(images), *pairs, ceil, **words)
+    return as_tensor(y), as_tensor(indices)
+
+
+def _by_pytorch(images: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
+    y, indices = torch.ops.aten.max_pool2d_with_indices(images, *call)
+    return y.contiguous(), indices.contiguous()
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    images, *ctx.call = inputs
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(images, output[1])
+
+
+def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    images, indices = ctx.saved_tensors
+    gradient = torch.ops.aten.max_pool2d_with_indices_backward
+    return (gradient(grad, images, *ctx.call, indices), *(None for _ in ctx.call))
+
+
+_max_pool2d = Operator(
+    f"max_pool2d_with_indices(Tensor input, {_CALL}) -> (Tensor, Tensor)",
+    _compute,
+    _by_pytorch,
+    Derivative(_setup_context, _backward),
+)
