@@ -38,7 +38,10 @@ COMMANDS = {
         "measure which algorithms are fastest here, and keep it", "nnpack.cli.tune", "tune", "bench"
     ),
     "demo": Command(
-        "enlarge a photograph with a real network", "nnpack.cli.demo.command", "demo", "demo"
+        "enlarge or label a photograph with a real network",
+        "nnpack.cli.demo.command",
+        "demo",
+        "demo",
     ),
 }
 

@@ -164,7 +164,7 @@ def test_a_damaged_wheel_is_refused(tmp_path: Path) -> None:
 def test_an_enormous_file_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "huge.bin").open("wb") as stream:
         stream.truncate(1 << 30)
-    with pytest.raises(WeightsError, match="larger than 16 MiB"):
+    with pytest.raises(WeightsError, match="larger than 32 MiB"):
         read_weights_file(tmp_path / "huge.bin", MODEL)
 
 

