@@ -128,10 +128,7 @@ class Classifier:
 
 
 def _apply(step: _Step, x: Float32, add: Float32) -> Float32:
-    y = step.layer(x)
-    if step.residual:
-        y += add
-    return y
+    return step.layer(x, residual=add) if step.residual else step.layer(x)
 
 
 def _fused(layer: Convolution, threads: int | None) -> nnpack.Conv2d:
