@@ -15,13 +15,14 @@ the ends of rows need masks, and have them in the registers for a whole band of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.taps import TapLoad
+from nnpack.kernels.walk import Walk
 from nnpack.problem import EpilogueKind
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ class DepthwiseConvolution:
     ``row_step``: how far they are apart in input rows, in units of the dilation. ``spaced``: they
     are ``spacing`` output rows apart, else they follow each other.
     ``adjacent``: the horizontal dilation is 1. ``lanes``: pixels in a vector, which may be fewer
-    than the target has.
+    than the target has. ``walks``: tiles follow each other from left to right, each keeping what
+    the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds.
     """
 
     kernel: tuple[int, int]
@@ -86,6 +88,7 @@ class DepthwiseConvolution:
     stride_w: int
     adjacent: bool
     lanes: int
+    walks: bool
     epilogue: EpilogueKind
     profile: bool = False
 
@@ -117,7 +120,10 @@ class DepthwiseConvolution:
             self.lanes
         )  # all vectors of this kernel, which may be narrower than the target's
         for edge in (False, True):
-            _emit_columns_function(asm, self, edge)
+            if not self.walks:
+                _emit_columns_function(asm, self, edge)
+        if self.walks:
+            _emit_walk_function(asm, self)
         with emit_stage(asm, self.fields) as (args, first, last, worker):
             zeros = args["scratch"] + worker * args["scratch_stride"] + ZEROS_MARGIN
             with asm.loop(args["width"], step=self.lanes) as v:
@@ -127,6 +133,12 @@ class DepthwiseConvolution:
                 with asm.loop(last, start=first, carry=place):
                     _emit_task(asm, self, args, place, zeros)
                     _emit_advance(asm, args, place)
+
+
+_BAND_WORDS: Mapping[str, Any] = {
+    **dict.fromkeys(("block", "x", "y", "weight", "zeros"), "pointer"),
+    **dict.fromkeys(("channel", "first", "rows", "left", "right"), "index"),
+}
 
 
 def _name(edge: bool) -> str:
@@ -174,6 +186,9 @@ def _emit_task(
     rows = asm.select(is_last, args["out_height"] - first, args["band_rows"])
     words = (args.block, x, y, weight, zeros, k, first, rows)
     inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
+    if kernel.walks:
+        asm.call("walk", *words, inner_last, right)
+        return
     for edge, begin, end in (
         (False, inner_first, inner_last),
         (True, asm.index(0), inner_first),
@@ -185,19 +200,8 @@ def _emit_task(
 
 def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, edge: bool) -> None:
     """Define the function for output columns ``left .. right`` of a band of rows."""
-    with asm.function(
-        _name(edge),
-        block="pointer",
-        x="pointer",
-        y="pointer",
-        weight="pointer",
-        zeros="pointer",
-        channel="index",
-        first="index",
-        rows="index",
-        left="index",
-        right="index",
-    ) as (block, x, y, weight, zeros, channel, first, rows, left, right):
+    with asm.function(_name(edge), **_BAND_WORDS) as (block, *rest, left, right):
+        x, y, weight, zeros, channel, first, rows = rest
         args = Arguments(asm, block, kernel.fields)
         band = _Band(asm, kernel, args, x, y, zeros, first, rows)
         tile = _Tile(asm, kernel, args, weight, channel)
@@ -211,6 +215,26 @@ def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, edge: b
         def emit_row_of_tiles(block: _RowBlock) -> None:
             with asm.loop(right, start=left, step=asm.lanes) as v:
                 tile.emit(block, v, loads, None)
+
+        band.emit(emit_row_of_tiles)
+
+
+def _emit_walk_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
+    """Define the function for all columns of a band of rows, of which the last need masks."""
+    with asm.function("walk", **_BAND_WORDS) as (block, *rest, inner, right):
+        x, y, weight, zeros, channel, first, rows = rest
+        args = Arguments(asm, block, kernel.fields)
+        band = _Band(asm, kernel, args, x, y, zeros, first, rows)
+        tile = _Tile(asm, kernel, args, weight, channel)
+
+        def emit_row_of_tiles(block: _RowBlock) -> None:
+            walk = Walk(asm, kernel.kernel[1], kernel.stride_w, args, block.sources, zeros)
+            with asm.loop(inner, step=asm.lanes, carry=walk.carry) as v:
+                tile.add_up(block, v, walk.columns(v, None), None, walk.restore)
+            with asm.loop(right, start=inner, step=asm.lanes, carry=walk.carry) as v:
+                bounds = walk.bounds(v)
+                stored = asm.lanes_below(args["out_width"] - v)
+                tile.add_up(block, v, walk.columns(v, bounds), stored, walk.restore)
 
         band.emit(emit_row_of_tiles)
 
@@ -322,20 +346,35 @@ class _Tile:
 
     def emit(self, block: _RowBlock, v: Value, loads: Sequence[TapLoad], stored: Mask) -> None:
         """Compute and store one tile at output column ``v``."""
-        asm, kernel = self.asm, self.kernel
-        acc = [asm.zeros() for _ in range(kernel.rows)]
+        kernel = self.kernel
         column = v * kernel.stride_w
-        for t, source in enumerate(block.sources):
-            row = source + column
-            for (first, _), load in zip(kernel.tap_groups, loads, strict=True):
-                for i, vector in enumerate(load(row + self.offsets[first])):
-                    self._accumulate(acc, t, first + i, vector)
+
+        def columns(t: int) -> list[Value]:
+            row = block.sources[t] + column
+            groups = zip(kernel.tap_groups, loads, strict=True)
+            return [vector for (s, _), load in groups for vector in load(row + self.offsets[s])]
+
+        self.add_up(block, v, columns, stored)
+
+    def add_up(
+        self,
+        block: _RowBlock,
+        v: Value,
+        columns: Callable[[int], list[Value]],
+        stored: Mask,
+        restore: Callable[[Value], Value] = lambda value: value,
+    ) -> None:
+        """Compute and store one tile; ``columns(t)`` is what each tap column reads of row t."""
+        acc = [self.asm.zeros() for _ in range(self.kernel.rows)]
+        for t in range(self.kernel.in_rows):
+            for s, vector in enumerate(columns(t)):
+                self._accumulate(acc, t, s, vector)
         for j, (value, target) in enumerate(zip(acc, block.targets, strict=True)):
-            ready = self.epilogue.prepare(value, self.terms)
-            if not kernel.epilogue.stores_once:
+            ready = self.epilogue.prepare(restore(value), self.terms)
+            if not self.kernel.epilogue.stores_once:
                 self.epilogue.store(ready, target, v, mask=stored)
                 continue
-            with asm.when(asm.compare("<=", block.done, j)):
+            with self.asm.when(self.asm.compare("<=", block.done, j)):
                 self.epilogue.store(ready, target, v, mask=stored)
 
     def _accumulate(self, acc: list[Value], t: int, s: int, vector: Value) -> None:
