@@ -32,8 +32,9 @@ def conv2d(
     activation: Any = None,
     residual: Array | None = None,
     residual_position: str = "before",
+    pool: Any = None,
 ) -> Float64Array:
-    """``activation(scale * conv + bias + residual)``, or the residual outside.
+    """``pool(activation(scale * conv + bias + residual))``, or the residual outside.
 
     Padding may be negative, which crops.
     """
@@ -57,7 +58,7 @@ def conv2d(
         ]
         y += taps[..., i, j] @ window.reshape(*window.shape[:3], rows * columns)
     y = _scaled(y.reshape(batch, out_channels, rows, columns), scale, bias)
-    return _finish(y, activation, residual, residual_position)
+    return _finish(y, activation, residual, residual_position, pool)
 
 
 def conv_transpose2d(
@@ -74,6 +75,7 @@ def conv_transpose2d(
     activation: Any = None,
     residual: Array | None = None,
     residual_position: str = "before",
+    pool: Any = None,
 ) -> Float64Array:
     """Scatter every pixel of x times the kernel into y, crop by padding, apply the epilogue."""
     batch, channels, height, width = x.shape
@@ -98,7 +100,7 @@ def conv_transpose2d(
     (top, bottom), (left, right) = borders
     y = y[..., top : rows - bottom, left : columns - right]
     y = _scaled(y.reshape(batch, groups * group_outputs, *y.shape[3:]), scale, bias)
-    return _finish(y, activation, residual, residual_position)
+    return _finish(y, activation, residual, residual_position, pool)
 
 
 def conv2d_magnitude(x: Array, weight: Array, **arguments: Any) -> float:
@@ -193,16 +195,26 @@ def _scaled(y: Float64Array, scale: Array | None, bias: Array | None) -> Float64
 
 
 def _finish(
-    y: Float64Array, activation: Any, residual: Array | None, position: str
+    y: Float64Array, activation: Any, residual: Array | None, position: str, pooling: Any
 ) -> Float64Array:
-    if residual is None:
-        return activate(y, activation)
-    assert residual.shape == y.shape
-    return (
-        activate(y + residual, activation)
-        if position == "before"
-        else (activate(y, activation) + residual)
-    )
+    assert residual is None or residual.shape == y.shape
+    if residual is not None and position == "before":
+        y = y + residual
+    y = activate(y, activation)
+    if residual is not None and position == "after":
+        y = y + residual
+    return pool(y, pooling)
+
+
+def pool(y: Float64Array, pooling: Any) -> Float64Array:
+    """2x2 windows, 2 apart; an odd last row or column is dropped."""
+    if pooling is None:
+        return y
+    rows, columns = y.shape[2] // 2, y.shape[3] // 2
+    windows = y[:, :, : 2 * rows, : 2 * columns].reshape(*y.shape[:2], rows, 2, columns, 2)
+    by_average = {"MaxPool": False, "AveragePool": True}[type(pooling).__name__]
+    pooled: Float64Array = windows.mean((3, 5)) if by_average else windows.max((3, 5))
+    return pooled
 
 
 def activate(y: Float64Array, activation: Any) -> Float64Array:

@@ -24,7 +24,7 @@ VOCABULARY = {
     "epilogue": {"arguments", "errors", "frozen"},
     "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
-    "pool_problem": {"arguments", "errors", "frozen", "geometry"},
+    "pool_problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "settings": {"errors", "frozen"},
     "output_gradient_problem": {"epilogue", "errors", "frozen", "geometry"},
     "gradient_problem": {"frozen", "geometry", "problem"},

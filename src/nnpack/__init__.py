@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from nnpack.epilogue import AveragePool, MaxPool
     from nnpack.errors import (
         AlgorithmError,
         CompilationError,
@@ -67,6 +68,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlgorithmError",
+    "AveragePool",
     "Clip",
     "CompilationError",
     "Conv2d",
@@ -75,6 +77,7 @@ __all__ = [
     "Elu",
     "Explanation",
     "Linear",
+    "MaxPool",
     "NnpackError",
     "ProblemError",
     "RegisterPressureError",
@@ -119,6 +122,7 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
+    "nnpack.epilogue": ["AveragePool", "MaxPool"],
     "nnpack.errors": [
         "AlgorithmError",
         "CompilationError",

@@ -17,16 +17,22 @@ from nnpack.frozen import dataclass
 __all__ = [
     "Activation",
     "ActivationKind",
+    "AveragePool",
     "Clip",
     "Elu",
     "Epilogue",
     "EpilogueKind",
+    "MaxPool",
+    "PoolKind",
+    "Pooling",
     "Relu",
     "ResidualPosition",
     "Terms",
 ]
 
 ActivationKind = Literal["relu", "leaky_relu", "elu", "clip"]
+
+PoolKind = Literal["max", "average"]
 
 ResidualPosition = Literal["before", "after"]
 """Where a residual is added: before the activation (ResNet), or after it."""
@@ -112,6 +118,51 @@ Activation = Relu | Elu | Clip
 
 
 @dataclass(frozen=True)
+class MaxPool:
+    """The greatest of 2x2 outputs, 2 apart; an odd last row or column is dropped.
+
+    A window that holds a NaN gives NaN. Raises ProblemError for any other ``size`` than 2.
+    """
+
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        _check_pool_size("MaxPool", self.size)
+
+    @property
+    def kind(self) -> PoolKind:
+        """What is compiled: "max"."""
+        return "max"
+
+
+@dataclass(frozen=True)
+class AveragePool:
+    """The mean of 2x2 outputs, 2 apart; an odd last row or column is dropped.
+
+    Raises ProblemError for any other ``size`` than 2.
+    """
+
+    size: int = 2
+
+    def __post_init__(self) -> None:
+        _check_pool_size("AveragePool", self.size)
+
+    @property
+    def kind(self) -> PoolKind:
+        """What is compiled: "average"."""
+        return "average"
+
+
+Pooling = MaxPool | AveragePool
+
+
+def _check_pool_size(name: str, size: object) -> None:
+    if type(size) is not int or size != 2:
+        function = "max_pool2d" if name == "MaxPool" else "avg_pool2d"
+        raise ProblemError(f"{name}: size={size!r} must be 2; others are for {function}")
+
+
+@dataclass(frozen=True)
 class EpilogueKind:
     """What of an epilogue is compiled: its operations without their numbers."""
 
@@ -119,6 +170,7 @@ class EpilogueKind:
     bias: bool = False
     activation: ActivationKind | None = None
     residual: ResidualPosition | None = None
+    pool: PoolKind | None = None
 
     @property
     def stores_once(self) -> bool:
@@ -134,17 +186,21 @@ class Epilogue:
     """What is applied as the results of a convolution are stored.
 
     ``scale`` and ``bias`` say whether there is one, a float32 vector with a number for each output
-    channel; ``residual`` where an array with the shape and the strides of y is added, if one is.
+    channel; ``residual`` where an array with the shape and the strides of y is added, if one is;
+    ``pool``: how what all that gives is pooled.
 
-    Raises DtypeError when ``activation`` is neither an activation nor None.
+    Raises DtypeError when ``activation`` is neither an activation nor None, ``pool`` likewise.
     """
 
     scale: bool = False
     bias: bool = False
     activation: Activation | None = None
     residual: ResidualPosition | None = None
+    pool: Pooling | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.pool, Pooling | None):
+            raise DtypeError(f"pool={self.pool!r} must be MaxPool(2), AveragePool(2) or None")
         if not isinstance(self.activation, Activation | None):
             raise DtypeError(
                 f"activation={self.activation!r} must be Relu(slope), Elu(alpha), Clip(low, high), "
@@ -154,15 +210,20 @@ class Epilogue:
     @property
     def kind(self) -> EpilogueKind:
         """The part that changes the instructions."""
+        pool = self.pool.kind if self.pool else None
         if self.activation is None:
             residual: ResidualPosition | None = "after" if self.residual else None
-            return EpilogueKind(self.scale, self.bias, None, residual)
-        return EpilogueKind(self.scale, self.bias, self.activation.kind, self.residual)
+            return EpilogueKind(self.scale, self.bias, None, residual, pool)
+        return EpilogueKind(self.scale, self.bias, self.activation.kind, self.residual, pool)
 
     @property
     def parameters(self) -> tuple[float, ...]:
         """The numbers of the activation, passed at run time."""
         return self.activation.parameters if self.activation else ()
+
+    def stored(self, outputs: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of y for ``outputs`` of the convolution."""
+        return (outputs[0] // 2, outputs[1] // 2) if self.pool else outputs
 
 
 @dataclass(frozen=True)
@@ -175,9 +236,13 @@ class Terms:
     position: ResidualPosition
 
     def epilogue(
-        self, activation: Activation | None, y_shape: tuple[int, ...], axis: int = 1
+        self,
+        activation: Activation | None,
+        y_shape: tuple[int, ...],
+        axis: int = 1,
+        pool: Pooling | None = None,
     ) -> Epilogue:
-        """The epilogue of y, whose channels are counted by ``axis``.
+        """The epilogue of y, whose channels are counted by ``axis``, of its shape before a pool.
 
         Raises ProblemError when a shape does not go with it.
         """
@@ -194,4 +259,8 @@ class Terms:
                 f"residual.shape={tuple(self.residual)} must be {y_shape}, what it is added to"
             )
         position = None if self.residual is None else self.position
-        return Epilogue(self.scale is not None, self.bias is not None, activation, position)
+        if pool is not None and min(y_shape[2:]) == 1:
+            raise ProblemError(
+                f"pool={pool} needs at least 2x2 outputs, got {y_shape[2]}x{y_shape[3]}; pad more"
+            )
+        return Epilogue(self.scale is not None, self.bias is not None, activation, position, pool)

@@ -19,6 +19,7 @@ __all__ = [
     "Slot",
     "Stage",
     "WeightFormat",
+    "chain_plans",
     "combine_plans",
     "packed_in_workspace",
     "profiled",
@@ -136,13 +137,29 @@ def packed_in_workspace(plan: Plan) -> tuple[tuple[Stage, ...], int]:
     """Stages that pack the weights into the workspace and then run, and the bytes they borrow."""
     start = -(-plan.workspace_bytes // _ALIGNMENT) * _ALIGNMENT
     stages = (*plan.weight_format.stages, *plan.stages)
-    return tuple(_packed_at(stage, start) for stage in stages), start + plan.weight_format.nbytes
+    placed = tuple(_in_workspace(stage, "packed", start) for stage in stages)
+    return placed, start + plan.weight_format.nbytes
 
 
-def _packed_at(stage: Stage, start: int) -> Stage:
+def chain_plans(first: Plan, second: Plan, nbytes: int) -> Plan:
+    """``second`` after ``first``, whose y, of ``nbytes``, is second's x and lies in the workspace.
+
+    Otherwise they share the workspace. Only ``first`` has weights.
+    """
+    used = max(first.workspace_bytes, second.workspace_bytes)
+    start = -(-used // _ALIGNMENT) * _ALIGNMENT
+    stages = (
+        *(_in_workspace(stage, "y", start) for stage in first.stages),
+        *(_in_workspace(stage, "x", start) for stage in second.stages),
+    )
+    return replace(first, stages=stages, workspace_bytes=start + nbytes)
+
+
+def _in_workspace(stage: Stage, slot: str, start: int) -> Stage:
+    """The stage with what was in ``slot`` at ``start`` of the workspace."""
     arguments = {
         name: Slot("workspace", start + value.offset)
-        if isinstance(value, Slot) and value.name == "packed"
+        if isinstance(value, Slot) and value.name == slot
         else value
         for name, value in stage.arguments.items()
     }

@@ -16,14 +16,15 @@ from nnpack.algorithms.base import (
     list_variants,
 )
 from nnpack.algorithms.fill import fill_stage
+from nnpack.algorithms.following import FOLLOWING, CompleteAlgorithm, unpooled, with_following_pool
 from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
-from nnpack.algorithms.table import ALGORITHMS, algorithm_names, find_algorithms
+from nnpack.algorithms.table import algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
 from nnpack.explanation import AnyProblem, Candidate, Explanation
 from nnpack.frozen import dataclass, replace
 from nnpack.plan import Plan, combine_plans
-from nnpack.problem import Problem, TransposedProblem
+from nnpack.problem import Problem
 from nnpack.transposed import has_gaps, transposed_phases
 from nnpack.verbose import is_verbose, report
 
@@ -104,16 +105,25 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
     parts = zip(_parts(problem), choice.algorithms, strict=True)
     plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
     plan = combine_plans(tuple(plans))
-    if isinstance(problem, TransposedProblem) and has_gaps(problem):
-        return replace(plan, stages=(fill_stage(problem), *plan.stages))
-    return plan
+    if isinstance(problem, Problem):
+        return plan
+    if has_gaps(problem):
+        plan = replace(plan, stages=(fill_stage(unpooled(problem)), *plan.stages))
+    return with_following_pool(plan, problem, target, threads)
 
 
 def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
     """The forward problems ``problem`` consists of, with their offsets in y, in elements."""
     if isinstance(problem, Problem):
         return ((problem, 0),)
-    return tuple((phase.problem, phase.y_offset) for phase in transposed_phases(problem))
+    phases = transposed_phases(unpooled(problem))
+    return tuple((phase.problem, phase.y_offset) for phase in phases)
+
+
+@functools.cache
+def _menu(name: str) -> tuple[CompleteAlgorithm, ...]:
+    """The algorithms that ``name`` allows, each for every epilogue."""
+    return tuple(CompleteAlgorithm(algorithm) for algorithm in find_algorithms(name))
 
 
 def explain(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Explanation:
@@ -128,6 +138,8 @@ def explain(problem: AnyProblem, algorithm: str, target: Target, threads: int) -
     times = {} if outcome is None else outcome.measured
     asked = _with_measured_variants(parts, target, times)
     candidates = (_ask(a, parts, target, threads) for a in asked)
+    if problem.epilogue.pool and not isinstance(problem, Problem):
+        candidates = (replace(c, detail=f"{c.detail}, {FOLLOWING}") for c in candidates)
     return Explanation(
         problem,
         chosen.name,
@@ -140,7 +152,7 @@ def _with_measured_variants(
     parts: Sequence[Problem], target: Target, times: Mapping[str, float]
 ) -> list[Algorithm]:
     found: list[Algorithm] = []
-    for algorithm in ALGORITHMS:
+    for algorithm in _menu("auto"):
         variants = list_variants(algorithm, parts[0], target)
         found += [algorithm, *(variant for variant in variants if variant.name in times)]
     return found
@@ -195,7 +207,7 @@ def _recalled(
     found: list[Algorithm] = []
     for part, name in zip(parts, names, strict=True):
         base = name.partition(VARIANT_MARK)[0]
-        allowed = [a for a in find_algorithms(algorithm) if a.name == base]
+        allowed = [a for a in _menu(algorithm) if a.name == base]
         found += [a for a in _candidates(part, allowed, target) if a.name == name]
     return _choice(parts, found, target) if len(found) == len(parts) else None
 
@@ -219,7 +231,7 @@ def list_choices(problem: AnyProblem, algorithm: str, target: Target) -> list[Ch
     predicted = _predicted(problem, check_algorithm(algorithm), target)
     menus = [
         {candidate.name: candidate for candidate in _candidates(part, allowed, target)}
-        for part, allowed in ((part, find_algorithms(algorithm)) for part in parts)
+        for part, allowed in ((part, _menu(algorithm)) for part in parts)
     ]
     shared = [name for name in menus[0] if all(name in menu for menu in menus)]
     others = [_choice(parts, [menu[name] for menu in menus], target) for name in shared]
@@ -242,7 +254,7 @@ def _fastest(problem: Problem, name: str, target: Target) -> Algorithm:
     """The algorithm of the least predicted time. Raises AlgorithmError when there is none."""
     reasons = []
     possible: list[tuple[Algorithm, Estimate]] = []
-    for algorithm in find_algorithms(check_algorithm(name)):
+    for algorithm in _menu(check_algorithm(name)):
         refusal = algorithm.refusal(problem, target)
         if refusal is None:
             estimate = algorithm.estimate(problem, target)
@@ -304,7 +316,7 @@ def _report(
     measured: float | None,
 ) -> None:
     """A line for every candidate that was refused, and one for the plan."""
-    for candidate in find_algorithms(algorithm):
+    for candidate in _menu(algorithm):
         for part, _ in _parts(problem):
             reason = candidate.refusal(part, target)
             reason = reason or _inaccuracy(part, candidate.estimate(part, target))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, SupportsIndex
+from typing import SupportsIndex
 
 from nnpack.arguments import (
     MAX_INTEGER,
@@ -19,6 +19,7 @@ from nnpack.arguments import (
     as_pair,
     as_shape,
 )
+from nnpack.epilogue import PoolKind
 from nnpack.errors import ProblemError
 from nnpack.frozen import dataclass
 from nnpack.geometry import Padding, Pair, Shape, Strides, dense_strides, kernel_extent
@@ -26,7 +27,6 @@ from nnpack.geometry import same_padding as least_same_padding
 
 __all__ = ["PoolKind", "PoolProblem"]
 
-PoolKind = Literal["max", "average"]
 RowStrides = tuple[int, int, int]
 
 _IMAGE = ("N", "C", "H", "W")

@@ -30,6 +30,7 @@ from nnpack.epilogue import (
     Elu,
     Epilogue,
     EpilogueKind,
+    Pooling,
     Relu,
     ResidualPosition,
     Terms,
@@ -58,6 +59,7 @@ __all__ = [
     "Elu",
     "Epilogue",
     "EpilogueKind",
+    "Pooling",
     "Problem",
     "Relu",
     "ResidualPosition",
@@ -153,12 +155,12 @@ class _Convolution:
 
     @property
     def out_height(self) -> int:
-        """Rows of y."""
+        """Rows of outputs: those of y, before a pool."""
         return self._outputs[0]
 
     @property
     def out_width(self) -> int:
-        """Columns of y."""
+        """Columns of outputs, likewise."""
         return self._outputs[1]
 
     @property
@@ -173,7 +175,12 @@ class _Convolution:
 
     @property
     def y_shape(self) -> Shape:
-        """``(N, O, out_height, out_width)``."""
+        """``(N, O, out_height, out_width)``, the extents halved by a pool."""
+        return self.batch, self.out_channels, *self.epilogue.stored(self._outputs)
+
+    @property
+    def conv_shape(self) -> Shape:
+        """``(N, O, out_height, out_width)``, what a residual has."""
         return self.batch, self.out_channels, *self._outputs
 
     def _count_outputs(self) -> Pair:
@@ -222,6 +229,7 @@ class Problem(_Convolution):
         groups: SupportsIndex = 1,
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
+        pool: Pooling | None = None,
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
@@ -245,8 +253,9 @@ class Problem(_Convolution):
         extent = kernel_extent((kh, kw), spacing)
         borders = _as_padding(padding, (height, width), extent, step)
         _check_kernel_fits((height, width), extent, borders)
-        y_shape = batch, out_channels, *conv_outputs((height, width), extent, borders, step)
+        outputs = conv_outputs((height, width), extent, borders, step)
         terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
+        epilogue = terms.epilogue(activation, (batch, out_channels, *outputs), pool=pool)
         return cls(
             batch=batch,
             in_channels=in_channels,
@@ -258,11 +267,11 @@ class Problem(_Convolution):
             padding=borders,
             dilation=spacing,
             groups=group_count,
-            epilogue=terms.epilogue(activation, y_shape),
+            epilogue=epilogue,
             accuracy=accuracy,
             weight_storage=weight_storage,
             x_strides=x_strides or dense_strides((batch, in_channels, height, width))[:3],
-            y_strides=y_strides or dense_strides(y_shape),
+            y_strides=y_strides or dense_strides((batch, out_channels, *epilogue.stored(outputs))),
         )
 
     @property
@@ -277,7 +286,7 @@ class Problem(_Convolution):
     @property
     def flops(self) -> int:
         """Multiplications and additions of the direct sum, the taps that meet padding included."""
-        return 2 * math.prod(self.y_shape) * math.prod(self.weight_shape[1:])
+        return 2 * math.prod(self.conv_shape) * math.prod(self.weight_shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,6 +319,7 @@ class TransposedProblem(_Convolution):
         groups: SupportsIndex = 1,
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
+        pool: Pooling | None = None,
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
@@ -333,10 +343,9 @@ class TransposedProblem(_Convolution):
         extent = kernel_extent((kh, kw), spacing)
         surplus = _as_output_padding(output_padding, step, as_pair("dilation", dilation, least=1))
         borders, surplus = _as_transposed_padding(padding, surplus, extent, step)
-        outputs = transposed_outputs((height, width), extent, borders, step, surplus)
-        _check_not_cut_away(outputs, borders)
-        y_shape = batch, out_channels, *outputs
+        outputs = _transposed_outputs((height, width), extent, borders, step, surplus)
         terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
+        epilogue = terms.epilogue(activation, (batch, out_channels, *outputs), pool=pool)
         return cls(
             batch=batch,
             in_channels=in_channels,
@@ -349,11 +358,11 @@ class TransposedProblem(_Convolution):
             output_padding=surplus,
             dilation=spacing,
             groups=group_count,
-            epilogue=terms.epilogue(activation, y_shape),
+            epilogue=epilogue,
             accuracy=accuracy,
             weight_storage=weight_storage,
             x_strides=x_strides or dense_strides((batch, in_channels, height, width))[:3],
-            y_strides=y_strides or dense_strides(y_shape),
+            y_strides=y_strides or dense_strides((batch, out_channels, *epilogue.stored(outputs))),
         )
 
     @property
@@ -477,8 +486,12 @@ def _check_kernel_fits(image: Pair, extent: Pair, padding: Padding) -> None:
         )
 
 
-def _check_not_cut_away(outputs: Pair, padding: Padding) -> None:
+def _transposed_outputs(
+    image: Pair, extent: Pair, padding: Padding, stride: Pair, output_padding: Pair
+) -> Pair:
+    outputs = transposed_outputs(image, extent, padding, stride, output_padding)
     if 0 in outputs:
         raise ProblemError(
             f"padding={padding} leaves {outputs[0]}x{outputs[1]} of the output; pad less"
         )
+    return outputs

@@ -53,7 +53,7 @@ def has_gaps(problem: TransposedProblem) -> bool:
 
 
 def _phase_count(problem: TransposedProblem, axis: int) -> int:
-    return min(problem.stride[axis], problem.y_shape[2 + axis])
+    return min(problem.stride[axis], problem.conv_shape[2 + axis])
 
 
 def _axis_phases(problem: TransposedProblem, axis: int) -> list[_AxisPhase]:
@@ -73,7 +73,7 @@ def _axis_phase(problem: TransposedProblem, axis: int, start: int) -> _AxisPhase
     size = problem.x_shape[2 + axis]
     stride, dilation = problem.stride[axis], problem.dilation[axis]
     before = problem.padding[2 * axis]
-    outputs = -(-(problem.y_shape[2 + axis] - start) // stride)
+    outputs = -(-(problem.conv_shape[2 + axis] - start) // stride)
     common = math.gcd(stride, dilation)
     step, spread = stride // common, dilation // common
     taps = [p for p in range(problem.kernel[axis]) if (start + before - p * dilation) % stride == 0]

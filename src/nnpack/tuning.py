@@ -66,7 +66,7 @@ def tune_problem(
         # What is added to the result does not change which way is the fastest.
         arrays = {**arrays, "x": x, "y": empty_output(problem.y_shape)}
         if problem.epilogue.residual:
-            arrays["residual"] = np.zeros(problem.y_shape, np.float32)
+            arrays["residual"] = np.zeros(problem.conv_shape, np.float32)
         measuring = _Measuring(problem, target, threads, arrays)
         best = measuring.fastest(_promising(choices), seconds / 2)
         # As FFTW does: the decisions within an algorithm are measured for the best one only.

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, ceil_div, weight_arguments
+from nnpack.algorithms.base import (
+    FLOAT_BYTES,
+    Algorithm,
+    Estimate,
+    ceil_div,
+    needed_outputs,
+    weight_arguments,
+)
 from nnpack.algorithms.cost import traffic_seconds
 from nnpack.algorithms.storage import (
     rounded_estimate,
@@ -22,6 +29,7 @@ from nnpack.algorithms.tile_plan import (
     weight_bandwidth,
 )
 from nnpack.codegen.target import Target
+from nnpack.frozen import replace
 from nnpack.kernels.fourier_shape import FourierShape
 from nnpack.kernels.tiles import CHAIN_CHANNELS
 from nnpack.maths.expectation import expected_fourier_error, fourier_rounding
@@ -36,6 +44,7 @@ if TYPE_CHECKING:
 # y, transposed and transformed both ways, by the tile. Fitted to 13 layers on Zen 4, so that
 # predictions stand in the same proportion to measured times as Winograd's do.
 PRODUCT_EFFICIENCY = 0.88
+POOLED_SHARE = 0.6  # of the output transform where it pools
 TRANSFORM_CYCLES: Mapping[int, float] = {8: 10.0, 16: 15.0}
 
 
@@ -73,6 +82,10 @@ class FourierAlgorithm:
         if problem.y_strides[3] != 1:
             return "needs the columns of the output one behind the other"
         return None
+
+    def merges_pool(self, problem: Problem, target: Target) -> bool:
+        """Tiles of two outputs and more."""
+        return self.n > max(problem.kernel)
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Products, transforms, and traffic of the weights."""
@@ -115,7 +128,8 @@ class FourierAlgorithm:
     def _choose(self, problem: Problem, target: Target) -> tuple[FourierShape, float]:
         """The faster form of the products and its seconds on one thread, whatever the threads."""
         shapes = [
-            FourierShape(Form(self.n, count), problem.kernel) for count in self.multiplications
+            FourierShape(Form(self.n, count), problem.kernel, problem.epilogue.pool is not None)
+            for count in self.multiplications
         ]
         timed = [(shape, _seconds(shape, problem, target, self._scale)) for shape in shapes]
         return min(timed, key=lambda pair: pair[1])
@@ -129,7 +143,8 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float
     product = groups * blocking.rows * per_row / (PRODUCT_EFFICIENCY * target.multiply_adds)
     nbytes = groups * blocking.weight_bytes
     stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
-    vectors = blocking.grid.input_blocks + ceil_div(problem.group_out_channels, lanes)
+    share = POOLED_SHARE if problem.epilogue.pool else 1.0
+    vectors = blocking.grid.input_blocks + share * ceil_div(problem.group_out_channels, lanes)
     cycles = groups * blocking.grid.tiles * 1.5 * shape.n**2 * vectors * TRANSFORM_CYCLES[shape.n]
     return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
 
@@ -137,11 +152,12 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float
 def _blocking(
     shape: FourierShape, problem: Problem, target: Target, threads: int, scale: float
 ) -> Blocking:
+    rows, columns = needed_outputs(problem)
     grid = Grid(
         planes=shape.form.planes,
         fold=shape.form.fold,
-        tiles_h=ceil_div(problem.out_height, shape.m[0]),
-        tiles_w=ceil_div(problem.out_width, shape.m[1]),
+        tiles_h=ceil_div(rows, shape.m[0]),
+        tiles_w=ceil_div(columns, shape.m[1]),
         images=problem.batch,
         input_blocks=ceil_div(problem.group_in_channels, target.lanes),
         storage=_storage(shape, problem, target),
@@ -160,6 +176,8 @@ def _weight_format(problem: Problem, shape: FourierShape, blocking: Blocking) ->
     words = weight_arguments(problem)
     words |= {"panels": blocking.panels, "input_blocks": blocking.grid.input_blocks}
     words |= transformed_weight(blocking.storage, "packed")
+    # How far tiles step does not matter to the weights.
+    shape = replace(shape, even=False)
     kernel = PackFourierWeights(shape, blocking.tile.nv, blocking.storage)
     stage = Stage(kernel, problem.groups * blocking.panels, words)
     # Real and imaginary parts are at most the sum of all weights, and their sums twice that.

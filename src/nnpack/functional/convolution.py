@@ -26,6 +26,7 @@ from nnpack.planner import AnyProblem, check_algorithm, make_plan
 from nnpack.problem import (
     Accuracy,
     Activation,
+    Pooling,
     Problem,
     ResidualPosition,
     TransposedProblem,
@@ -49,18 +50,21 @@ def conv2d(
     activation: Activation | None = None,
     residual: object = None,
     residual_position: ResidualPosition = "before",
+    pool: Pooling | None = None,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
 ) -> Float32Array:
-    """``activation(scale * conv(x, weight) + bias + residual)``.
+    """``pool(activation(scale * conv(x, weight) + bias + residual))``.
 
     (N, C, H, W), (O, C/groups, kh, kw) -> (N, O, H', W'), all float32: ndarrays, or objects with
     the buffer protocol or DLPack. ``scale`` and ``bias`` have shape (O,). ``padding`` is an int,
     (h, w), (top, bottom, left, right), "valid" or "same". ``residual`` has the shape of the result
-    and is added to what the activation is applied to, or with ``residual_position="after"`` to
-    what it gives. The weights are packed at every call: `Conv2d` packs them once.
+    (before a pool) and is added to what the activation is applied to, or with
+    ``residual_position="after"`` to what it gives. ``pool``: `MaxPool` or `AveragePool` of 2x2
+    values, 2 apart, an odd last row or column dropped. The weights are packed at every call:
+    `Conv2d` packs them once.
     Returns a C-contiguous array, or ``out``, which may be ``residual`` itself.
 
     Raises ProblemError (a ValueError) or DtypeError (a TypeError) for malformed arguments, and
@@ -73,6 +77,7 @@ def conv2d(
         "groups": groups,
         "activation": activation,
         "residual_position": residual_position,
+        "pool": pool,
         "accuracy": accuracy,
     }
     operands = _Operands(x, weight, bias, scale, residual)
@@ -93,6 +98,7 @@ def conv_transpose2d(
     activation: Activation | None = None,
     residual: object = None,
     residual_position: ResidualPosition = "before",
+    pool: Pooling | None = None,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
@@ -113,6 +119,7 @@ def conv_transpose2d(
         "groups": groups,
         "activation": activation,
         "residual_position": residual_position,
+        "pool": pool,
         "accuracy": accuracy,
     }
     operands = _Operands(x, weight, bias, scale, residual)

@@ -36,7 +36,7 @@ def placed_output(
 
 
 def readable_residual(residual: Float32Array, y: Float32Array, early: bool) -> Float32Array:
-    """``residual`` with the strides of ``y``: itself, or a copy.
+    """``residual`` dense, as y is before a pool: itself, or a copy.
 
     Copied as well if it is ``y`` and some of y is written ``early``, before it is read.
     """

@@ -4,15 +4,17 @@
 stores outputs goes through `Epilogue`: it *prepares* a value with the terms of its lanes (one
 channel: splatted; channels in the lanes: a vector), turns it into rows of pixels if it is not one,
 and *stores* it, which adds the residual. So one description serves every layout.
+Where y is pooled, four values are prepared together and give one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.reduction import Reduction
 from nnpack.kernels.stage import Arguments
 from nnpack.problem import EpilogueKind
 
@@ -27,6 +29,10 @@ _ACTIVATION_PARAMETERS: Mapping[str | None, tuple[str, ...]] = {
     "elu": ("alpha",),
     "clip": ("low", "high"),
 }
+
+
+# Activations that never fall, whatever their parameters.
+_RISING = (None, "relu", "clip")
 
 
 def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
@@ -91,6 +97,33 @@ class Epilogue:
         elif terms.bias is not None:
             value = value + terms.bias
         return value if self.kind.residual == "before" else self._activate(value)
+
+    @property
+    def step(self) -> int:
+        """Outputs in either direction that give one number of y: 2 where they are pooled."""
+        return 2 if self.kind.pool else 1
+
+    def prepare_rows(self, rows: Sequence[Sequence[Value]], terms: ChannelTerms) -> list[Value]:
+        """What ``step`` rows of neighbouring outputs, an even number where pooled, give of y."""
+        if not self.kind.pool:
+            return [self.prepare(value, terms) for value in rows[0]]
+        upper, lower = rows
+        return [
+            self.prepare_window([upper[j], lower[j], upper[j + 1], lower[j + 1]], terms)
+            for j in range(0, len(upper), 2)
+        ]
+
+    def prepare_window(self, values: Sequence[Value], terms: ChannelTerms) -> Value:
+        """Two columns of two outputs each, prepared and pooled.
+
+        What never falls where its argument rises may come after a maximum, once for all four.
+        """
+        assert self.kind.pool is not None
+        reduce = Reduction(self.asm, self.kind.pool)
+        if self.kind.pool == "max" and terms.scale is None and self.kind.activation in _RISING:
+            return self.prepare(reduce(values), terms)
+        pooled = reduce([self.prepare(value, terms) for value in values])
+        return pooled if self.kind.pool == "max" else pooled * 0.25
 
     def store(self, value: Value, target: Value, offset: Index = 0, *, mask: Mask = None) -> None:
         """Finish a prepared value, pixels in its lanes, and store it at ``target + offset``.

@@ -40,6 +40,8 @@ class OutputTransform:
         self.nv = nv
         self.kind = kind
         self.row_floats = shape.n * asm.lanes
+        # A pooled tile stores a row for two, and a column for two.
+        self.step = 2 if kind.pool else 1
 
     def emit(self) -> None:
         """Define the function."""
@@ -108,11 +110,13 @@ class OutputTransform:
     ) -> None:
         """Store the rows of one tile, as far as there are rows, columns and channels."""
         asm, lanes = self.asm, self.asm.lanes
-        m_h, m_w = self.shape.m
-        y_h = args["y_h"]
+        m_h, m_w = (m // self.step for m in self.shape.m)
+        height, width, y_h = args.load("out_height", "out_width", "y_h")
+        if self.step > 1:
+            height, width = height // self.step, width // self.step
         top, left = walk.state["row"] * m_h, walk.state["column"] * m_w
-        rows = asm.minimum(args["out_height"] - top, m_h)
-        columns = args["out_width"] - left
+        rows = asm.minimum(height - top, m_h)
+        columns = width - left
         corner = plane + walk.state["n"] * args["y_n"] + top * y_h + left
         full = asm.compare(">=", columns, m_w) & channels.count.equals(lanes)
         with asm.when(full), asm.loop(rows) as i:
@@ -130,13 +134,18 @@ class OutputTransform:
     def _emit_row(
         self, buffer: Value, i: Value, channels: _Channels
     ) -> list[tuple[int, int, Value]]:
-        """One row of outputs: (lane, first column, values) for every channel."""
-        asm, lanes = self.asm, self.asm.lanes
-        row = [asm.load(buffer + i * self.row_floats, j * lanes) for j in range(self.shape.n)]
-        values = emit_program(asm, self.shape.output.row, row)
-        columns = [channels.epilogue.prepare(value, channels.terms) for value in values]
+        """One row of y: (lane, first column, values) for every channel."""
+        lanes, step = self.asm.lanes, self.step
+        rows = [self._outputs(buffer + (i * step + n) * self.row_floats) for n in range(step)]
+        columns = channels.epilogue.prepare_rows(rows, channels.terms)
         result = []
-        for q in range(0, self.shape.m[1], lanes):
-            turned = emit_rows(asm, columns[q : q + lanes])
+        for q in range(0, len(columns), lanes):
+            turned = emit_rows(self.asm, columns[q : q + lanes])
             result += [(lane, q, value) for lane, value in turned]
         return result
+
+    def _outputs(self, source: Value) -> list[Value]:
+        """The outputs of one row of the buffer."""
+        asm, lanes = self.asm, self.asm.lanes
+        row = [asm.load(source, j * lanes) for j in range(self.shape.n)]
+        return emit_program(asm, self.shape.output.row, row)

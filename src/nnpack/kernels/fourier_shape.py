@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FourierShape:
-    """Tiles of n x n inputs, n = ``form.n``, for r = (r_h, r_w) weights, each at most n."""
+    """Tiles of n x n inputs, n = ``form.n``, for r = (r_h, r_w) weights, each at most n.
+
+    ``even``: they step by an even number of outputs, for those are pooled in pairs.
+    """
 
     form: Form
     r: tuple[int, int]
+    even: bool = False
 
     @property
     def n(self) -> int:
@@ -27,7 +31,8 @@ class FourierShape:
     @property
     def m(self) -> tuple[int, int]:
         """Outputs of a tile in each direction."""
-        return self.n - self.r[0] + 1, self.n - self.r[1] + 1
+        m_h, m_w = self.n - self.r[0] + 1, self.n - self.r[1] + 1
+        return (m_h - m_h % 2, m_w - m_w % 2) if self.even else (m_h, m_w)
 
     @property
     def input(self) -> Side:

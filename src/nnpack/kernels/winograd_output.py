@@ -37,6 +37,9 @@ class OutputTransform:
         self.kind = kind
         self.t_h, self.t_w = shape.t
         self.m_h, self.m_w = shape.m
+        # A pooled tile stores a row for two, and a column for two.
+        self.step = 2 if kind.pool else 1
+        self.rows, self.columns = self.m_h // self.step, self.m_w // self.step
 
     def emit(self) -> None:
         """Define the function."""
@@ -95,11 +98,11 @@ class OutputTransform:
         asm, lanes = self.asm, self.asm.lanes
         place = self._place(args, walk, plane)
         columns = place.columns
-        full = asm.compare(">=", columns, self.m_w) & channels.count.equals(lanes)
+        full = asm.compare(">=", columns, self.columns) & channels.count.equals(lanes)
         with asm.when(full), asm.loop(place.rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 target = place.row(i) + asm.load_index(channels.offsets, lane)
-                whole = min(lanes, self.m_w - q)
+                whole = min(lanes, self.columns - q)
                 if self.shape.scattered:
                     self._emit_scatter(args, channels.epilogue, value, target, q, whole)
                 else:
@@ -109,7 +112,7 @@ class OutputTransform:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = place.row(i) + asm.load_index(channels.offsets, lane)
-                    count = asm.minimum(columns, self.m_w) - q
+                    count = asm.minimum(columns, self.columns) - q
                     if self.shape.scattered:
                         self._emit_scatter(args, channels.epilogue, value, target, q, count)
                     else:
@@ -119,8 +122,10 @@ class OutputTransform:
     def _place(self, args: Arguments, walk: TileWalk, plane: Value) -> _Place:
         """Where a tile goes: outputs of a dilated image stand its steps apart."""
         asm, n = self.asm, walk.state["n"]
-        top, left = walk.state["row"] * self.m_h, walk.state["column"] * self.m_w
+        top, left = walk.state["row"] * self.rows, walk.state["column"] * self.columns
         height, width, y_h, y_w = args.load("out_height", "out_width", "y_h", "y_w")
+        if self.step > 1:
+            height, width = height // self.step, width // self.step
         if self.shape.dilated:
             step_h, step_w = args.load("step_h", "step_w")
             phase_h, phase_w = n // step_w % step_h, n % step_w
@@ -129,7 +134,7 @@ class OutputTransform:
             plane = plane + phase_h * y_h + phase_w * y_w
             y_h, y_w, n = y_h * step_h, y_w * step_w, n // (step_h * step_w)
         corner = plane + n * args["y_n"] + top * y_h + left * y_w
-        rows = asm.minimum(height - top, self.m_h)
+        rows = asm.minimum(height - top, self.rows)
         return _Place(corner, y_h, asm.maximum(rows, 0), asm.maximum(width - left, 0))
 
     def _emit_scatter(
@@ -157,18 +162,21 @@ class OutputTransform:
     def _emit_row(
         self, buffer: Value, i: Value, channels: _Channels
     ) -> list[tuple[int, int, Value]]:
-        """One row of outputs: (lane, first column, values) for every channel."""
-        asm, lanes = self.asm, self.asm.lanes
-        source = buffer + i * (self.t_w * lanes)
-        program = linear_program(self.shape.columns.output)
-        row = [asm.load(source, j * lanes) for j in range(self.t_w)]
-        values = emit_program(asm, program, row)
-        columns = [channels.epilogue.prepare(value, channels.terms) for value in values]
+        """One row of y: (lane, first column, values) for every channel."""
+        lanes, step = self.asm.lanes, self.step
+        rows = [self._outputs(buffer + (i * step + n) * (self.t_w * lanes)) for n in range(step)]
+        columns = channels.epilogue.prepare_rows(rows, channels.terms)
         result = []
-        for q in range(0, self.m_w, lanes):
-            turned = emit_rows(asm, columns[q : q + lanes])
+        for q in range(0, self.columns, lanes):
+            turned = emit_rows(self.asm, columns[q : q + lanes])
             result += [(lane, q, value) for lane, value in turned]
         return result
+
+    def _outputs(self, source: Value) -> list[Value]:
+        """The outputs of one row of ``A^T M``."""
+        asm, lanes = self.asm, self.asm.lanes
+        row = [asm.load(source, j * lanes) for j in range(self.t_w)]
+        return emit_program(asm, linear_program(self.shape.columns.output), row)
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,15 @@ class Prepared:
     ``overwrites_early``: some of y is written before the residual at the same place is read.
     """
 
-    __slots__ = ("addresses", "keep", "overwrites_early", "plan", "program", "y_shape")
+    __slots__ = (
+        "addresses",
+        "keep",
+        "overwrites_early",
+        "plan",
+        "program",
+        "residual_shape",
+        "y_shape",
+    )
 
     def __init__(
         self,
@@ -68,6 +76,7 @@ class Prepared:
         addresses: Mapping[str, int],
         keep: tuple[object, ...],
         overwrites_early: bool = False,
+        residual_shape: tuple[int, ...] | None = None,
     ) -> None:
         self.program = program
         self.plan = plan
@@ -75,6 +84,7 @@ class Prepared:
         self.addresses = addresses
         self.keep = keep
         self.overwrites_early = overwrites_early
+        self.residual_shape = residual_shape or y_shape
 
     def run(self, x: Float32Array, y: Float32Array, residual: Float32Array | None) -> None:
         """Compute y from x, and from the residual of a program that has one."""
@@ -87,11 +97,11 @@ class Prepared:
         self.program.run(addresses)
 
     def checked_residual(self, residual: object) -> Float32Array:
-        """``residual`` as an array of the shape of y. Raises ProblemError or DtypeError."""
+        """``residual`` as an array of its shape. Raises ProblemError or DtypeError."""
         array = as_float32("residual", residual)
-        if array.shape != self.y_shape:
+        if array.shape != self.residual_shape:
             raise ProblemError(
-                f"residual.shape={array.shape} must be {self.y_shape}, what it is added to"
+                f"residual.shape={array.shape} must be {self.residual_shape}, what it is added to"
             )
         return array
 
@@ -160,6 +170,11 @@ class Layer:
         """Whether some of y is written before the residual at the same place is read."""
         return False
 
+    def _residual_shape(self, problem: Any) -> tuple[int, ...]:
+        """The shape of what a residual is added to: of y, unless that is pooled after."""
+        shape: tuple[int, ...] = problem.y_shape
+        return shape
+
     def _reported(self, program: Runnable, problem: Any, plan: Plan) -> Runnable:
         """``program``, which reports its runs where the environment asks for that."""
         return program
@@ -171,7 +186,7 @@ class Layer:
     ) -> Float32Array:
         """The layer applied to ``x``: a new C-contiguous array, or ``out``.
 
-        ``residual`` has the shape of the result and is added where the layer's
+        ``residual`` has the shape of the result (before a pool) and is added where the layer's
         ``residual_position`` says; ``out`` may be ``residual`` itself.
 
         Raises ProblemError or DtypeError for malformed arguments before anything is written.
@@ -276,8 +291,9 @@ class Layer:
             return prepared
 
     def _make_prepared(self, weights: Weights, problem: LayerProblem, threads: int) -> Prepared:
+        shape = self._residual_shape(problem)
         if problem.is_empty:
-            return Prepared(None, None, problem.y_shape, {}, ())
+            return Prepared(None, None, problem.y_shape, {}, (), residual_shape=shape)
         target = host_target()
         plan = self._make_plan(weights, problem, target, threads)
         compile_stages((*plan.weight_format.stages, *plan.stages), target, threads)
@@ -287,7 +303,7 @@ class Layer:
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
         keep, early = (packed, weights.arrays), self._is_overwritten_early(problem)
-        return Prepared(run, plan, problem.y_shape, addresses, keep, early)
+        return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape)
 
     def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""

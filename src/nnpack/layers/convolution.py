@@ -18,6 +18,7 @@ from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, ma
 from nnpack.problem import (
     Accuracy,
     Activation,
+    Pooling,
     Problem,
     ResidualPosition,
     TransposedProblem,
@@ -115,12 +116,15 @@ class _ConvolutionLayer(Layer):
     def _is_overwritten_early(self, problem: AnyProblem) -> bool:
         return is_overwritten_early(problem)
 
+    def _residual_shape(self, problem: AnyProblem) -> tuple[int, ...]:
+        return problem.conv_shape
+
     def _reported(self, program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
         return reported(program, problem, plan)
 
 
 class Conv2d(_ConvolutionLayer):
-    """``activation(scale * conv(x, weight) + bias)`` with weights packed once; see `nnpack.conv2d`.
+    """``pool(activation(scale * conv(x, weight) + bias))``, weights packed once: `nnpack.conv2d`.
 
     ``weight`` is (O, C/groups, kh, kw), ``scale`` and ``bias`` (O,); all are copied. A layer takes
     any batch and image size, and any number of threads may call it at once. ``tune`` measures
@@ -145,6 +149,7 @@ class Conv2d(_ConvolutionLayer):
         scale: object = None,
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
+        pool: Pooling | None = None,
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
@@ -158,6 +163,7 @@ class Conv2d(_ConvolutionLayer):
             "groups": groups,
             "activation": activation,
             "residual_position": residual_position,
+            "pool": pool,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }
@@ -190,6 +196,7 @@ class ConvTranspose2d(_ConvolutionLayer):
         scale: object = None,
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
+        pool: Pooling | None = None,
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
@@ -204,6 +211,7 @@ class ConvTranspose2d(_ConvolutionLayer):
             "groups": groups,
             "activation": activation,
             "residual_position": residual_position,
+            "pool": pool,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }

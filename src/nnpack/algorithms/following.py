@@ -1,0 +1,113 @@
+"""What an algorithm does not merge into its store, as stages that follow in the same plan.
+
+The convolution then writes all its outputs to the workspace, and a pool reads them from there. This
+is the one place that knows which epilogues are merged: the planner sees every algorithm as
+a `CompleteAlgorithm`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol, TypeVar, runtime_checkable
+
+from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, list_variants
+from nnpack.algorithms.cost import cache_bandwidth
+from nnpack.algorithms.pooling import plan_pooling
+from nnpack.codegen.target import Target
+from nnpack.frozen import replace
+from nnpack.geometry import dense_strides
+from nnpack.plan import Plan, chain_plans
+from nnpack.pool_problem import PoolProblem
+from nnpack.problem import Problem, TransposedProblem
+
+# What details of plans say.
+FOLLOWING, MERGED = "pool in a following pass", "pool merged"
+
+# Second-level caches that a pass may fill and still find its input in the last level.
+CACHED_PASS = 4
+
+_AnyProblem = TypeVar("_AnyProblem", Problem, TransposedProblem)
+
+
+@runtime_checkable
+class Merging(Protocol):
+    """An algorithm that can merge a pool into its store."""
+
+    def merges_pool(self, problem: Problem, target: Target) -> bool:
+        """Whether it merges the pool of ``problem``, which it does not refuse without it."""
+
+
+def unpooled(problem: _AnyProblem) -> _AnyProblem:
+    """``problem`` without its pool: y has all outputs, dense."""
+    if problem.epilogue.pool is None:
+        return problem
+    epilogue = replace(problem.epilogue, pool=None)
+    return replace(problem, epilogue=epilogue, y_strides=dense_strides(problem.conv_shape))
+
+
+def with_following_pool(
+    plan: Plan, problem: Problem | TransposedProblem, target: Target, threads: int
+) -> Plan:
+    """``plan`` of ``unpooled(problem)``, its result pooled by a stage of its own.
+
+    The workspace then holds all outputs, however large they are.
+    """
+    pool = problem.epilogue.pool
+    if pool is None:
+        return plan
+    stated = PoolProblem.pool2d(pool.kind, problem.conv_shape, 2)
+    pooling = plan_pooling(replace(stated, y_strides=problem.y_strides), target, threads)
+    chained = chain_plans(plan, pooling, FLOAT_BYTES * math.prod(problem.conv_shape))
+    return replace(chained, detail=f"{plan.detail}, {FOLLOWING}")
+
+
+class CompleteAlgorithm:
+    """``inner`` for every epilogue: what it does not merge comes after it."""
+
+    def __init__(self, inner: Algorithm) -> None:
+        self.inner = inner
+        self.name = inner.name
+
+    def refusal(self, problem: Problem, target: Target) -> str | None:
+        """That of the convolution alone."""
+        return self.inner.refusal(unpooled(problem), target)
+
+    def estimate(self, problem: Problem, target: Target) -> Estimate:
+        """A pass over all outputs more, unless the pool is merged."""
+        if self._merges(problem, target):
+            return self.inner.estimate(problem, target)
+        estimate = self.inner.estimate(unpooled(problem), target)
+        return replace(estimate, seconds=estimate.seconds + _pass_seconds(problem, target))
+
+    def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """The plan of the algorithm, or that with another pass."""
+        if self._merges(problem, target):
+            plan = self.inner.build(problem, target, threads)
+            merged = problem.epilogue.pool is not None
+            return replace(plan, detail=f"{plan.detail}, {MERGED}") if merged else plan
+        plan = self.inner.build(unpooled(problem), target, threads)
+        return with_following_pool(plan, problem, target, threads)
+
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """The variants of the algorithm, each complete."""
+        return tuple(
+            CompleteAlgorithm(v) for v in list_variants(self.inner, unpooled(problem), target)
+        )
+
+    def _merges(self, problem: Problem, target: Target) -> bool:
+        if problem.epilogue.pool is None:
+            return True
+        if problem.epilogue.residual is not None or not isinstance(self.inner, Merging):
+            return False
+        return self.inner.merges_pool(problem, target)
+
+
+def _pass_seconds(problem: Problem, target: Target) -> float:
+    """Seconds for all outputs to be read again and pooled.
+
+    What outgrows a few second-level caches drives all else out of the last level, and comes no
+    faster than from memory (8 and 16 MB: 12 GB/s on Zen 4).
+    """
+    nbytes = FLOAT_BYTES * (math.prod(problem.conv_shape) + math.prod(problem.y_shape))
+    near = nbytes < CACHED_PASS * target.caches.l2
+    return nbytes / (cache_bandwidth(target) if near else target.rates.memory_bandwidth)

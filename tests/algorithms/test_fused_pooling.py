@@ -1,0 +1,235 @@
+"""Convolutions that pool what they store: merged or in a following pass, always the same values."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+import nnpack
+from nnpack.algorithms.following import FOLLOWING, MERGED, CompleteAlgorithm, unpooled
+from nnpack.algorithms.table import ALGORITHMS
+from nnpack.arrays import element_strides
+from nnpack.codegen.target import Target, host_target
+from nnpack.planner import make_plan
+from nnpack.problem import Activation, Pooling, Problem
+from tests import oracle
+from tests.algorithms.limits import absolute_limit
+from tests.guard import Side
+from tests.native import TARGETS, name_of
+from tests.plans import Operands, all_survive, runner
+from tests.problems import (
+    ConvCase,
+    TransposedCase,
+    conv_problems,
+    conv_transpose_problems,
+    problem_count,
+)
+
+POOLS: tuple[Pooling, ...] = (nnpack.MaxPool(2), nnpack.AveragePool(2))
+NAMES = (
+    *("winograd_2", "winograd_4", "winograd_6", "winograd_7", "fourier_8", "fourier_16"),
+    *("direct", "implicit_gemm", "pointwise", "depthwise"),
+)
+IMAGES = ((2, 2), (3, 5), (7, 9), (8, 8), (13, 31), (20, 40), (33, 18), (5, 97))
+
+BY_TARGET = pytest.mark.parametrize("target", TARGETS, ids=name_of)
+BY_POOL = pytest.mark.parametrize("pool", POOLS, ids=str)
+
+
+def _algorithm(name: str) -> CompleteAlgorithm:
+    return CompleteAlgorithm(next(a for a in ALGORITHMS if a.name == name))
+
+
+def _sample(
+    name: str, image: tuple[int, int], pool: Pooling, activation: Activation | None
+) -> tuple[Problem, Operands]:
+    """A convolution that the algorithm takes, with as many outputs as pixels."""
+    rng = np.random.default_rng(6)
+    groups = 18 if name == "depthwise" else 1
+    channels, outputs = groups if groups > 1 else 5, 18 if groups > 1 else 19
+    kernel = {"pointwise": 1, "fourier_8": 4, "fourier_16": 5}.get(name, 3)
+    shape = (outputs, channels // groups, kernel, kernel)
+    problem = Problem.conv2d(
+        (2, channels, *image),
+        shape,
+        bias_shape=(outputs,),
+        padding="same",
+        groups=groups,
+        activation=activation,
+        pool=pool,
+    )
+    x = rng.standard_normal(problem.x_shape, dtype=np.float32)
+    weight = rng.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(np.prod(shape[1:])))
+    return problem, Operands(x, weight, rng.standard_normal(outputs, dtype=np.float32))
+
+
+def _check(
+    algorithm: CompleteAlgorithm, problem: Problem, operands: Operands, target: Target, side: Side
+) -> None:
+    run = runner(algorithm.build(problem, target, 1), problem, target)
+    reference = oracle.conv2d(
+        operands.x,
+        operands.weight,
+        operands.bias,
+        padding=problem.padding,
+        groups=problem.groups,
+        activation=problem.epilogue.activation,
+        pool=problem.epilogue.pool,
+    )
+    limit = absolute_limit(algorithm.inner, unpooled(problem), target, operands)
+    y = run(operands.guarded(side), side)
+    assert y.shape == reference.shape
+    assert np.all(np.abs(y - reference) <= limit), (algorithm.name, problem.x_shape)
+
+
+@BY_TARGET
+@BY_POOL
+@pytest.mark.parametrize("name", NAMES)
+def test_every_size_in_every_algorithm(target: Target, pool: Pooling, name: str) -> None:
+    algorithm = _algorithm(name)
+    checks = []
+    for image in IMAGES:
+        problem, operands = _sample(name, image, pool, nnpack.Relu())
+        checks += [
+            partial(_check, algorithm, problem, operands, target, side)
+            for side in ("before", "after")
+        ]
+    assert all_survive(checks)
+
+
+@BY_TARGET
+@pytest.mark.parametrize("activation", [None, nnpack.Relu(-0.5), nnpack.Elu(), nnpack.Clip(0, 1)])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_pool_comes_after_the_activation(
+    target: Target, activation: Activation | None, name: str
+) -> None:
+    for pool in POOLS:
+        problem, operands = _sample(name, (9, 22), pool, activation)
+        _check(_algorithm(name), problem, operands, target, "after")
+
+
+@BY_TARGET
+@settings(max_examples=problem_count(0.3))
+@given(
+    data=st.data(),
+    case=conv_problems(),
+    pool=st.sampled_from(POOLS),
+    threads=st.sampled_from([1, 1, 3]),
+)
+def test_random_problems(
+    target: Target, data: st.DataObject, case: ConvCase, pool: Pooling, threads: int
+) -> None:
+    plain = case.problem()
+    assume(not plain.is_empty and min(plain.out_height, plain.out_width) > 1)
+    algorithm = CompleteAlgorithm(data.draw(st.sampled_from(ALGORITHMS)))
+    operands = Operands(
+        np.ascontiguousarray(case.x),
+        np.ascontiguousarray(case.weight),
+        case.bias,
+        case.scale,
+        None if case.residual is None else np.ascontiguousarray(case.residual),
+    )
+    problem = case.problem(pool=pool, x_strides=element_strides(operands.x))
+    if algorithm.refusal(problem, target) is not None:
+        return
+    limit = absolute_limit(algorithm.inner, unpooled(problem), target, operands)
+    y = runner(algorithm.build(problem, target, threads), problem, target)(operands, "after")
+    reference = oracle.pool(case.reference(), pool)
+    assert y.shape == reference.shape
+    assert np.all(np.abs(y - reference) <= limit)
+
+
+@settings(max_examples=problem_count(0.2))
+@given(case=conv_transpose_problems(), pool=st.sampled_from(POOLS))
+def test_transposed_convolutions_are_pooled(case: TransposedCase, pool: Pooling) -> None:
+    plain = case.problem()
+    assume(min(plain.out_height, plain.out_width) > 1)
+    y = nnpack.conv_transpose2d(case.x, case.weight, case.bias, pool=pool, **case.arguments)
+    full = nnpack.conv_transpose2d(case.x, case.weight, case.bias, **case.arguments)
+    assert y.shape == case.problem(pool=pool).y_shape
+    np.testing.assert_allclose(y, oracle.pool(full.astype(np.float64), pool), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "detail"),
+    [
+        ("winograd_2", MERGED),
+        ("winograd_6", MERGED),
+        ("winograd_7", FOLLOWING),
+        ("fourier_8", MERGED),
+        ("fourier_16", MERGED),
+    ],
+)
+def test_the_plan_says_how_it_pools(name: str, detail: str) -> None:
+    problem, _ = _sample(name, (28, 28), POOLS[0], nnpack.Relu())
+    plan = make_plan(problem, name, host_target(), 1)
+    assert plan.detail.endswith(detail)
+    full = 4 * np.prod(problem.conv_shape)
+    assert (plan.workspace_bytes >= full) or detail == MERGED
+
+
+def test_layers_pool_and_explain_it() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((3, 16, 30, 31), dtype=np.float32)
+    weight = rng.standard_normal((24, 16, 3, 3), dtype=np.float32)
+    residual = rng.standard_normal((3, 24, 30, 31), dtype=np.float32)
+    layer = nnpack.Conv2d(
+        weight,
+        padding=1,
+        activation=nnpack.Relu(),
+        residual_position="after",
+        pool=nnpack.MaxPool(2),
+        algorithm="winograd_4",
+    )
+    assert layer.explain(x.shape).chosen == "winograd_4"
+    assert MERGED in str(layer.explain(x.shape))
+    words = {"padding": 1, "activation": nnpack.Relu(), "pool": nnpack.MaxPool(2)}
+    for added in (None, residual):
+        y = layer(x, residual=added)
+        expected = oracle.conv2d(x, weight, residual=added, residual_position="after", **words)  # type: ignore[arg-type]
+        assert y.shape == (3, 24, 15, 15)
+        assert oracle.max_error(y, expected) < 5e-5
+    with pytest.raises(nnpack.ProblemError, match="residual.shape"):
+        layer(x, residual=residual[:, :, :15, :15])
+
+
+def test_a_nan_makes_its_window_nan() -> None:
+    x = np.ones((1, 1, 6, 6), np.float32)
+    x[0, 0, 3, 2] = np.nan
+    weight = np.ones((1, 1, 1, 1), np.float32)
+    for pool in POOLS:
+        y = nnpack.conv2d(x, weight, pool=pool)
+        assert np.isnan(y).sum() == 1
+        assert np.isnan(y[0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("pool", "error", "message"),
+    [
+        (nnpack.MaxPool, nnpack.DtypeError, "must be MaxPool"),
+        (2, nnpack.DtypeError, "must be MaxPool"),
+    ],
+)
+def test_other_pools_are_refused(pool: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        nnpack.conv2d(
+            np.ones((1, 1, 4, 4), np.float32),
+            np.ones((1, 1, 1, 1), np.float32),
+            pool=pool,  # type: ignore[arg-type]
+        )
+
+
+def test_other_sizes_and_too_small_outputs_are_refused() -> None:
+    for make, function in ((nnpack.MaxPool, "max_pool2d"), (nnpack.AveragePool, "avg_pool2d")):
+        with pytest.raises(nnpack.ProblemError, match=f"size=3 must be 2; .* {function}"):
+            make(3)
+    with pytest.raises(nnpack.ProblemError, match="needs at least 2x2 outputs, got 1x4"):
+        nnpack.conv2d(
+            np.ones((1, 1, 1, 4), np.float32),
+            np.ones((1, 1, 1, 1), np.float32),
+            pool=nnpack.MaxPool(2),
+        )
