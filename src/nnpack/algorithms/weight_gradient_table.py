@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nnpack.algorithms.table import ALIASES
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
+from nnpack.algorithms.weight_gradient_depthwise import WeightGradientDepthwise
 from nnpack.algorithms.weight_gradient_gemm import WeightGradientGemm
 from nnpack.algorithms.weight_gradient_winograd import WeightGradientWinograd
 
@@ -11,6 +12,7 @@ WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (
     WeightGradientWinograd(2),
     WeightGradientWinograd(4),
     WeightGradientWinograd(6),
+    WeightGradientDepthwise(),
     WeightGradientGemm(),
 )
 
