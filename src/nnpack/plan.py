@@ -23,6 +23,7 @@ __all__ = [
     "combine_plans",
     "packed_in_workspace",
     "profiled",
+    "shifted",
 ]
 
 
@@ -95,9 +96,9 @@ def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
     for plan, y_offset in parts:
         # A residual lies as y does.
         offsets = {"y": y_offset, "residual": y_offset, "packed": packed}
-        stages += [_shifted(stage, offsets) for stage in plan.stages]
+        stages += [shifted(stage, offsets) for stage in plan.stages]
         weights = plan.weight_format
-        packing += [_shifted(stage, {"packed": packed}) for stage in weights.stages]
+        packing += [shifted(stage, {"packed": packed}) for stage in weights.stages]
         packed += -(-weights.nbytes // _ALIGNMENT) * _ALIGNMENT
     plans = [plan for plan, _ in parts]
     storage = "+".join(dict.fromkeys(plan.weight_format.storage for plan in plans))
@@ -122,7 +123,7 @@ def _identity(form: WeightFormat) -> tuple[object, ...]:
     return (*form.description, form.nbytes, form.storage, arguments)
 
 
-def _shifted(stage: Stage, offsets: Mapping[str, int]) -> Stage:
+def shifted(stage: Stage, offsets: Mapping[str, int]) -> Stage:
     """The stage with ``offsets[slot]`` bytes added to its slots."""
     arguments = {
         name: Slot(value.name, value.offset + offsets.get(value.name, 0))

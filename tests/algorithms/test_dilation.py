@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import nnpack
 from nnpack.algorithms.cost import skipping_rows, tap_share
+from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
+from nnpack.codegen.target import host_target
 from nnpack.problem import Problem
+from tests import oracle
 from tests.algorithms.edges import Case, assert_right, assert_right_when_guarded
 from tests.guard import Side
 
@@ -50,3 +54,66 @@ def test_the_share_of_taps_is_what_a_count_over_all_pixels_gives() -> None:
         meets = (places >= 0) & (places < height)
         assert tap_share(problem, 1) == pytest.approx(meets.mean())
         assert tap_share(problem, skipping_rows(problem)) <= 1.0
+
+
+# Channels enough for the depth to be taken in segments, a tap and some channels each.
+DEEP = [
+    Case((9, 11), (3, 3), (1, 1), (5, 5, 5, 5), (5, 5), inputs=67, outputs=19),
+    Case((4, 30), (3, 2), (1, 1), (9, 9, 9, 0), (9, 9), inputs=64, outputs=33, groups=2),
+    Case((13, 9), (2, 5), (2, 3), (0, 7, 6, 1), (7, 3), inputs=130, outputs=5, batch=2),
+    Case((5, 5), (3, 3), (1, 1), (8, 8, 8, 8), (8, 8), inputs=64, outputs=3),  # one tap is left
+    Case((7, 7), (3, 3), padding=(1, 1, 1, 1), inputs=2000, outputs=17),  # deep, not dilated
+]
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_segments_stay_inside_the_arrays(side: Side) -> None:
+    assert all(_is_segmented(case) for case in DEEP)
+    assert_right_when_guarded(DEEP, "implicit_gemm", side)
+
+
+def _is_segmented(case: Case) -> bool:
+    return takes_segments(_problem(case), 48, host_target())
+
+
+def _problem(case: Case) -> Problem:
+    x, weight = case.arrays(np.random.default_rng(0))
+    return Problem.conv2d(x.shape, weight.shape, **case.arguments)
+
+
+@pytest.mark.parametrize("case", DEEP)
+def test_segments_with_halves_and_an_epilogue(case: Case) -> None:
+    rng = np.random.default_rng(5)
+    x, weight = case.arrays(rng)
+    weight = weight.astype(np.float16).astype(np.float32)
+    bias = rng.standard_normal(weight.shape[:1], dtype=np.float32)
+    words = {**case.arguments, "activation": nnpack.Relu(0.1)}
+    layer = nnpack.Conv2d(
+        weight, bias, algorithm="implicit_gemm", weight_storage="float16", **words
+    )
+    reference = oracle.conv2d(x, weight, bias=bias, **words)
+    residual = rng.standard_normal(reference.shape, dtype=np.float32)
+    reference = oracle.conv2d(x, weight, bias=bias, residual=residual, **words)
+    assert oracle.max_error(layer(x, residual=residual), reference) < 1e-5
+
+
+def test_segments_do_not_depend_on_the_number_of_threads() -> None:
+    case = DEEP[0]
+    x, weight = case.arrays(np.random.default_rng(6))
+    one, *others = (
+        nnpack.conv2d(x, weight, algorithm="implicit_gemm", threads=threads, **case.arguments)
+        for threads in (1, 2, 3, 8)
+    )
+    for y in others:
+        np.testing.assert_array_equal(y, one)
+
+
+def test_rectangles_leave_out_all_padding() -> None:
+    for case in DEEP:
+        problem = _problem(case)
+        ones = np.ones((1, 1, *case.image))
+        kernel = np.ones((1, 1, *case.kernel))
+        words = {**case.arguments, "groups": 1}
+        met = oracle.conv2d(ones, kernel, **words).sum()
+        of = problem.out_height * problem.out_width * kernel.size
+        assert rectangle_share(problem) == pytest.approx(met / of)

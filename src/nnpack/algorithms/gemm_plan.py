@@ -31,7 +31,7 @@ def gemm_plan(
         choice.lanes,
         packed,
         is_dense(problem),
-        _known_stride(problem),
+        known_stride(problem),
         problem.epilogue.kind,
         packed_storage(problem, target),
     )
@@ -41,7 +41,7 @@ def gemm_plan(
     panels = ceil_div(problem.group_out_channels, panel)
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     block = _block_pixels(problem, strip, target, threads, packed)
-    chunk = _chunk_panels(ceil_div(pixels, block) * images, panels, threads)
+    chunk = chunk_panels(ceil_div(pixels, block) * images, panels, threads)
     patches = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
     scratch = patches + (round_up(depth * panel, 64) if kernel.widens else 0)
     tasks = images * ceil_div(pixels, block) * ceil_div(panels, chunk)
@@ -55,7 +55,7 @@ def gemm_plan(
         "widened": patches,
         "y_is_cold": int(not fits_last_level(problem, target)),
     }
-    stage = Stage(kernel, tasks, _convolution_arguments(problem) | blocking)
+    stage = Stage(kernel, tasks, convolution_arguments(problem) | blocking)
     return Plan(
         algorithm=name,
         stages=(stage,),
@@ -68,7 +68,8 @@ def gemm_plan(
     )
 
 
-def _known_stride(problem: Problem) -> int | None:
+def known_stride(problem: Problem) -> int | None:
+    """The horizontal stride, if kernels are compiled for it."""
     stride = problem.stride[1]
     return stride if stride <= MAX_SHUFFLED_STRIDE else None
 
@@ -90,14 +91,15 @@ def _block_pixels(problem: Problem, strip: int, target: Target, threads: int, pa
     return strip * ceil_div(strips, blocks)
 
 
-def _chunk_panels(blocks: int, panels: int, threads: int) -> int:
+def chunk_panels(blocks: int, panels: int, threads: int) -> int:
     """Panels a task: all of them, unless there are too few blocks for the threads."""
     if threads == 1 or blocks >= 2 * threads:
         return panels
     return ceil_div(panels, min(panels, ceil_div(TASKS_PER_THREAD * threads, max(1, blocks))))
 
 
-def _convolution_arguments(problem: Problem) -> dict[str, Argument]:
+def convolution_arguments(problem: Problem) -> dict[str, Argument]:
+    """The words of x, of the weights and of y."""
     n, c, h = problem.x_strides
     return {
         "x": Slot("x"),

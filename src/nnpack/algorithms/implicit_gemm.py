@@ -15,6 +15,7 @@ from nnpack.algorithms.gemm_tiles import (
     choose_tile,
     variant_name,
 )
+from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
 from nnpack.codegen.target import Target
 from nnpack.plan import Plan
 from nnpack.problem import Problem
@@ -44,14 +45,21 @@ class ImplicitGemm:
         taps = problem.kernel[0] * problem.kernel[1]
         packing = 3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps
         packing /= target.clock
-        steps = choice.steps * depth * tap_share(problem, skipping_rows(problem))
+        if _takes_segments(problem, target, choice):
+            share = rectangle_share(problem)
+        else:
+            share = tap_share(problem, skipping_rows(problem))
+        steps = choice.steps * depth * share
         return Estimate(product_seconds(problem, target, steps) + packing, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage."""
         from nnpack.algorithms.gemm_plan import gemm_plan
+        from nnpack.algorithms.segment_plan import segment_plan
 
         choice = self._tile(problem, target)
+        if _takes_segments(problem, target, choice):
+            return segment_plan(self.name, problem, target, threads, choice)
         return gemm_plan(self.name, problem, target, threads, choice, packed=True)
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
@@ -65,3 +73,9 @@ class ImplicitGemm:
             return self._choice
         pixels = problem.out_height * problem.out_width
         return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)
+
+
+def _takes_segments(problem: Problem, target: Target, choice: TileChoice) -> bool:
+    tile = choice.tile
+    strip = tile.mr if choice.lanes == "channels" else tile.nv * target.lanes
+    return takes_segments(problem, strip, target)

@@ -106,11 +106,11 @@ class GemmConvolution:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
-        _Emitter(asm, self).emit()
+        GemmEmitter(asm, self).emit()
 
 
 @dataclass(frozen=True)
-class _Block:
+class PixelBlock:
     """A block of pixels of one image and group: its planes, its first pixel and how many."""
 
     x: Value
@@ -120,7 +120,9 @@ class _Block:
     count: Value
 
 
-class _Emitter:
+class GemmEmitter:
+    """Emits a `GemmConvolution`: functions for tiles and for packing, and the loops round them."""
+
     def __init__(self, asm: Assembler, kernel: GemmConvolution) -> None:
         self.asm = asm
         self.kernel = kernel
@@ -130,6 +132,7 @@ class _Emitter:
         self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in range(1, kernel.tile.nv + 1)]
 
     def emit(self) -> None:
+        """Emit the stage."""
         if not self.kernel.dense:
             emit_scatter_functions(self.asm, self.kernel.fields, self.kernel.epilogue)
         for tile in self.tiles:
@@ -165,23 +168,24 @@ class _Emitter:
         """One task; packs unless the task before was of the same block."""
         asm = self.asm
         timer = PhaseTimer(args, self.kernel.profile)
-        place = self._place(args, block)
+        place = self.place_of(args, block)
         patches = scratch if self.kernel.packed else place.x + place.start
         if self.kernel.packed:
             with asm.when(block.equals(packed).equals(0)), timer.phase("packing"):
                 asm.call("pack", args.block, place.x, scratch, place.start, place.count)
         with timer.phase("multiplication"):
-            after = self._place(args, block + 1)
+            after = self.place_of(args, block + 1)
             self._emit_panels(args, patches, scratch, place, chunk, after.x + after.start)
 
-    def _place(self, args: Arguments, block: Value) -> _Block:
+    def place_of(self, args: Arguments, block: Value) -> PixelBlock:
+        """Where block ``block``, counted over groups and images, begins and ends."""
         asm = self.asm
         pixels, block_pixels, groups = args.load("pixels", "block_pixels", "groups")
         blocks = asm.ceil_div(pixels, block_pixels)
         image = block // blocks
         n, group = image // groups, image % groups
         start = block % blocks * block_pixels
-        return _Block(
+        return PixelBlock(
             args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"],
             args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"],
             group,
@@ -194,7 +198,7 @@ class _Emitter:
         args: Arguments,
         patches: Value,
         scratch: Value,
-        block: _Block,
+        block: PixelBlock,
         chunk: Value,
         after: Value,
     ) -> None:
@@ -226,7 +230,7 @@ class _Emitter:
                 pixel = start + offset
                 words = (args.block, used, strip, out, number, channels, pixel, size, taps.depth)
                 ahead = after + (offset + self._ahead(panel))
-                self._call_tile((*words, ahead, begin - offset))
+                self.call_tile((*words, ahead, begin - offset))
 
     def _tap_rows(self, args: Arguments, start: Value, count: Value) -> TapRows:
         """The rows of taps that are packed for the pixels ``start .. start + count``."""
@@ -255,7 +259,7 @@ class _Emitter:
             return self.asm.index(0)
         return panel % self.kernel.tile.nv * self.asm.lanes
 
-    def _call_tile(self, words: tuple[Value, ...]) -> None:
+    def call_tile(self, words: tuple[Value, ...]) -> None:
         """Call the narrowest tile that covers the strip (or the panel)."""
         asm = self.asm
         channels, size = words[5], words[7]
@@ -287,10 +291,10 @@ class _Emitter:
             pixel_step: Index = self.strip if kernel.packed else args["x_c"]
             patches, weights = Panel(strip, pixel_step), Panel(weight, self.panel)
             skipped = done if kernel.moves_back and kernel.epilogue.stores_once else None
-            place = _Place(args, y, channel, channels, pixel, pixels, skipped)
+            place = TilePlace(args, y, channel, channels, pixel, pixels, skipped)
             if kernel.lanes == "channels":
                 acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
-                self._emit_store_channels(tile, acc, place)
+                self.emit_store_channels(tile, acc, place)
                 return
             if kernel.dense:
                 with asm.when(asm.compare(">", args["y_is_cold"], 0)):
@@ -299,16 +303,16 @@ class _Emitter:
             if not kernel.packed:
                 masks = tuple(asm.lanes_below(pixels - j * asm.lanes) for j in range(tile.nv))
             acc = emit_product(asm, tile, depth, weights, patches, masks, ahead)
-            self._emit_store_pixels(tile, acc, place)
+            self.emit_store_pixels(tile, acc, place)
 
-    def _emit_ask_for_output(self, tile: GemmTile, place: _Place) -> None:
+    def _emit_ask_for_output(self, tile: GemmTile, place: TilePlace) -> None:
         """Ask for the lines that the tile will be stored to, while it is computed."""
         for i in range(tile.mr):
             plane = place.y + place.pixel + i * place.args["y_c"]
             for j in range(tile.nv):
                 self.asm.prefetch(plane, j * self.asm.lanes, write=True)
 
-    def _emit_store_pixels(self, tile: GemmTile, acc: Accumulators, place: _Place) -> None:
+    def emit_store_pixels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
         """Row i of the tile is channel i, its lanes are pixels."""
         asm = self.asm
         epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
@@ -321,7 +325,7 @@ class _Emitter:
                     value = epilogue.prepare(acc[i, j], terms)
                     rows.store(value, place.y + i * y_c, j * asm.lanes)
 
-    def _emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: _Place) -> None:
+    def emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
         """Row i of the tile is pixel i, its lanes are channels: turned before it is stored."""
         asm, lanes = self.asm, self.asm.lanes
         epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
@@ -340,7 +344,7 @@ class _Emitter:
 
 
 @dataclass(frozen=True)
-class _Place:
+class TilePlace:
     """Where a tile goes: its first channel's plane, how many channels, which pixels.
 
     The first ``done`` of the pixels, if that is not None, are left alone.

@@ -10,6 +10,8 @@ of taps that fall into it for all pixels of a task (strong dilation) are left ou
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
@@ -70,14 +72,32 @@ def emit_tap_rows(asm: Assembler, args: Arguments, first: Value, last: Value) ->
 
     Tap r of output row i reads row ``i * sh + r * dh - top``. At least one row is kept.
     """
-    kernel_h, dilation, top = args.load("kernel_h", "dilation_h", "pad_top")
-    lowest, highest = first * args["stride_h"] - top, last * args["stride_h"] - top
-    above = asm.ceil_div(asm.maximum(0 - highest, 0), dilation)
-    begin = asm.minimum(above, kernel_h - 1)
-    below = asm.ceil_div(asm.maximum(args["height"] - lowest, 0), dilation)
-    end = asm.maximum(asm.minimum(below, kernel_h), begin + 1)
+    top, stride = args.load("pad_top", "stride_h")
+    taps, dilation, height = args.load("kernel_h", "dilation_h", "height")
+    lowest, highest = first * stride - top, last * stride - top
+    begin, end = _emit_meeting(asm, taps, dilation, height, lowest, highest)
     row = args["kernel_w"] * args["channels"]
     return TapRows(begin, end, begin * row, (end - begin) * row)
+
+
+def emit_tap_columns(asm: Assembler, args: Arguments) -> tuple[Value, Value]:
+    """The columns ``first .. last`` of taps through which whole output rows see the image."""
+    reach = (args["out_width"] - 1) * args["stride_w"]
+    taps, dilation, width = args.load("kernel_w", "dilation_w", "width")
+    lowest = 0 - args["pad_left"]
+    return _emit_meeting(asm, taps, dilation, width, lowest, lowest + reach)
+
+
+def _emit_meeting(
+    asm: Assembler, taps: Value, dilation: Value, extent: Value, lowest: Value, highest: Value
+) -> tuple[Value, Value]:
+    """Taps ``first .. last`` that, from places ``lowest .. highest`` on, meet ``0 .. extent``.
+
+    At least one.
+    """
+    first = asm.minimum(asm.ceil_div(asm.maximum(0 - highest, 0), dilation), taps - 1)
+    last = asm.minimum(asm.ceil_div(asm.maximum(extent - lowest, 0), dilation), taps)
+    return first, asm.maximum(last, first + 1)
 
 
 def emit_pack_patches(
@@ -95,58 +115,100 @@ def emit_pack_patches(
     ``stride_w`` is the horizontal stride when known at compile time. Columns of the last strip
     beyond ``count`` are left as they are.
     """
-    taps = emit_tap_rows(
-        asm, args, first // args["out_width"], (first + count - 1) // args["out_width"]
-    )
-    with asm.loop(count, step=width) as start:
-        strip = panel + start * taps.depth
-        begin = first + start
-        end = asm.minimum(begin + width, first + count)
-        out_width = args["out_width"]
-        with asm.loop((end - 1) // out_width + 1, start=begin // out_width) as row:
-            left = asm.maximum(begin, row * out_width)
-            right = asm.minimum(end, (row + 1) * out_width)
-            target = strip + (left - begin)
-            column = left - row * out_width
-            _emit_taps(asm, args, width, stride_w, taps, x, target, row, column, right - left)
+    channels, kernel_w, out_width = args.load("channels", "kernel_w", "out_width")
+    taps = emit_tap_rows(asm, args, first // out_width, (first + count - 1) // out_width)
+    with _runs(asm, args, width, panel, first, count, taps.depth) as place:
+        with asm.loop(taps.last, start=taps.first) as r:
+            with asm.loop(kernel_w) as s:
+                target = place.target + ((r - taps.first) * kernel_w + s) * channels * width
+                run = _emit_run(asm, args, stride_w, x, place, r, s)
+                _emit_copy_run(asm, args, width, stride_w, run, target, channels)
 
 
-def _emit_taps(
+def emit_pack_tap(
     asm: Assembler,
     args: Arguments,
     width: int,
     stride_w: int | None,
-    taps: TapRows,
     x: Value,
-    target: Value,
-    row: Value,
-    column: Value,
-    length: Value,
+    panel: Value,
+    first: Value,
+    count: Value,
+    r: Value,
+    s: Value,
+    channels: Value,
 ) -> None:
-    """Copy one run of pixels, at (row, column) of the output, for every tap and channel."""
-    channels, kernel_w = args.load("channels", "kernel_w")
+    """Pack what `emit_pack_patches` does for one tap (r, s) and ``channels`` channels from x on."""
+    with _runs(asm, args, width, panel, first, count, channels) as place:
+        run = _emit_run(asm, args, stride_w, x, place, r, s)
+        _emit_copy_run(asm, args, width, stride_w, run, place.target, channels)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """``length`` pixels of an output row, from ``column`` on, and where they stand in a strip."""
+
+    row: Value
+    column: Value
+    length: Value
+    target: Value
+
+
+@contextmanager
+def _runs(
+    asm: Assembler,
+    args: Arguments,
+    width: int,
+    panel: Value,
+    first: Value,
+    count: Value,
+    depth: Value,
+) -> Iterator[_Place]:
+    """Loop over what of each output row stands in each strip ``[depth][width]``."""
+    out_width = args["out_width"]
+    with asm.loop(count, step=width) as start:
+        begin = first + start
+        end = asm.minimum(begin + width, first + count)
+        with asm.loop((end - 1) // out_width + 1, start=begin // out_width) as row:
+            left = asm.maximum(begin, row * out_width)
+            right = asm.minimum(end, (row + 1) * out_width)
+            target = panel + start * depth + (left - begin)
+            yield _Place(row, left - row * out_width, right - left, target)
+
+
+def _emit_run(
+    asm: Assembler,
+    args: Arguments,
+    stride_w: int | None,
+    x: Value,
+    place: _Place,
+    r: Value,
+    s: Value,
+) -> Run:
+    """A run of pixels seen through tap (r, s)."""
     stride: Index = args["stride_w"] if stride_w is None else stride_w
-    with asm.loop(taps.last, start=taps.first) as r:
-        in_row = row * args["stride_h"] + r * args["dilation_h"] - args["pad_top"]
-        inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, args["height"])
-        in_width = asm.select(inside, args["width"], 0)
-        source_row = x + asm.select(inside, in_row, 0) * args["x_h"]
-        with asm.loop(kernel_w) as s:
-            in_column = column * stride + s * args["dilation_w"] - args["pad_left"]
-            run = Run(
-                source_row + in_column,
-                length,
-                asm.ceil_div(asm.maximum(0 - in_column, 0), stride),
-                asm.ceil_div(asm.maximum(in_width - in_column, 0), stride),
-            )
-            tap = target + ((r - taps.first) * kernel_w + s) * channels * width
-            _emit_copy_run(asm, args, width, stride_w, run, tap)
+    in_row = place.row * args["stride_h"] + r * args["dilation_h"] - args["pad_top"]
+    inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, args["height"])
+    in_width = asm.select(inside, args["width"], 0)
+    in_column = place.column * stride + s * args["dilation_w"] - args["pad_left"]
+    return Run(
+        x + asm.select(inside, in_row, 0) * args["x_h"] + in_column,
+        place.length,
+        asm.ceil_div(asm.maximum(0 - in_column, 0), stride),
+        asm.ceil_div(asm.maximum(in_width - in_column, 0), stride),
+    )
 
 
 def _emit_copy_run(
-    asm: Assembler, args: Arguments, width: int, stride_w: int | None, run: Run, target: Value
+    asm: Assembler,
+    args: Arguments,
+    width: int,
+    stride_w: int | None,
+    run: Run,
+    target: Value,
+    channels: Value,
 ) -> None:
-    """Copy a run of every channel: channel c goes to ``target + c * width``."""
+    """Copy a run of ``channels`` channels: channel c goes to ``target + c * width``."""
     lanes = asm.lanes
     stride: Index = args["stride_w"] if stride_w is None else stride_w
     with asm.loop(run.length, step=lanes) as v:
@@ -157,11 +219,11 @@ def _emit_copy_run(
         )
         source, to = run.source + v * stride, target + v
         with asm.when(whole):
-            _emit_copy_channels(asm, args, width, stride_w, source, to, None, None)
+            _emit_copy_channels(asm, args, width, stride_w, channels, source, to, None, None)
         with asm.when(whole.equals(0)):
             low, high = run.low - v, asm.minimum(run.high, run.length) - v
-            written = asm.lanes_below(run.length - v)
-            _emit_copy_channels(asm, args, width, stride_w, source, to, (low, high), written)
+            edge = (low, high), asm.lanes_below(run.length - v)
+            _emit_copy_channels(asm, args, width, stride_w, channels, source, to, *edge)
 
 
 def _emit_copy_channels(
@@ -169,6 +231,7 @@ def _emit_copy_channels(
     args: Arguments,
     width: int,
     stride_w: int | None,
+    channels: Value,
     source: Value,
     target: Value,
     bounds: tuple[Value, Value] | None,
@@ -178,7 +241,7 @@ def _emit_copy_channels(
     stride: Index = args["stride_w"] if stride_w is None else stride_w
     reader = StridedLoad(asm, stride, bounds)
     state = {"source": source, "target": target}
-    with asm.loop(args["channels"], carry=state):
+    with asm.loop(channels, carry=state):
         asm.store(reader(state["source"]), state["target"], mask=written)
         state["source"] = state["source"] + args["x_c"]
         state["target"] = state["target"] + width

@@ -1,0 +1,187 @@
+"""The plan of an implicit GEMM whose depth is taken in segments, over rectangles of the output.
+
+For many channels. Under strong dilation most outputs see padding through some of the taps; which
+taps those are changes along a few lines only. They part the output into rectangles, a stage each,
+so that nothing is multiplied with padding.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+from nnpack.algorithms.base import FLOAT_BYTES, ceil_div, is_dense, round_up
+from nnpack.algorithms.cost import fits_last_level
+from nnpack.algorithms.gemm_plan import (
+    TASKS_PER_THREAD,
+    chunk_panels,
+    convolution_arguments,
+    known_stride,
+)
+from nnpack.algorithms.gemm_tiles import TileChoice
+from nnpack.algorithms.storage import packed_storage, panel_format
+from nnpack.codegen.target import Target
+from nnpack.frozen import dataclass
+from nnpack.plan import Plan, Slot, Stage, shifted
+from nnpack.problem import Problem
+
+if TYPE_CHECKING:
+    from nnpack.kernels.segments import SegmentedConvolution
+
+# Fewer channels than this make segments too short for what adding them up costs.
+LEAST_CHANNELS = 64
+# Rectangles pay where they leave out more than this share of the multiplications.
+LEAST_SAVING = 0.1
+
+Span = tuple[int, int]
+
+
+def takes_segments(problem: Problem, strip: int, target: Target) -> bool:
+    """Whether a strip of patches outgrows half the second-level cache, or rectangles pay."""
+    channels = problem.group_in_channels
+    if channels < LEAST_CHANNELS or problem.kernel == (1, 1):
+        return False
+    depth = channels * problem.kernel[0] * problem.kernel[1]
+    too_deep = FLOAT_BYTES * depth * strip > target.caches.l2 // 2
+    return too_deep or rectangle_share(problem) < 1 - LEAST_SAVING
+
+
+def rectangle_share(problem: Problem) -> float:
+    """Multiplications with the image, of all with image and padding."""
+    shares = []
+    for axis, outputs in enumerate((problem.out_height, problem.out_width)):
+        spans = _tap_spans(problem, axis)
+        used = sum(max(0, high - low) for low, high in spans)
+        shares.append(used / (outputs * len(spans)))
+    return shares[0] * shares[1]
+
+
+def _tap_spans(problem: Problem, axis: int) -> list[Span]:
+    """For each tap of an axis the outputs that see the image through it."""
+    extent = (problem.height, problem.width)[axis]
+    outputs = (problem.out_height, problem.out_width)[axis]
+    stride, dilation = problem.stride[axis], problem.dilation[axis]
+    before = problem.padding[2 * axis]
+    spans = []
+    for tap in range(problem.kernel[axis]):
+        low = max(0, ceil_div(before - tap * dilation, stride))
+        high = min(outputs, ceil_div(extent + before - tap * dilation, stride))
+        spans.append((low, max(low, high)))
+    return spans
+
+
+def _parts(problem: Problem, axis: int) -> list[Span]:
+    """The outputs of an axis, parted where the taps that see the image change."""
+    outputs = (problem.out_height, problem.out_width)[axis]
+    if rectangle_share(problem) >= 1 - LEAST_SAVING:
+        return [(0, outputs)]
+    places = itertools.chain.from_iterable(_tap_spans(problem, axis))
+    edges = sorted({0, outputs, *(place for place in places if 0 < place < outputs)})
+    return list(itertools.pairwise(edges))
+
+
+@dataclass(frozen=True)
+class _Blocking:
+    """Pixels and panels of a task, and channels of a segment."""
+
+    pixels: int
+    panels: int
+    channels: int
+
+
+def segment_plan(
+    name: str, problem: Problem, target: Target, threads: int, choice: TileChoice
+) -> Plan:
+    """The plan: a stage for each rectangle, all with the same packed weights."""
+    from nnpack.kernels.segments import SegmentedConvolution
+
+    rows, columns = _parts(problem, 0), _parts(problem, 1)
+    whole = len(rows) == len(columns) == 1
+    kernel = SegmentedConvolution(
+        choice.tile,
+        choice.lanes,
+        packed=True,
+        dense=whole and is_dense(problem),
+        stride_w=known_stride(problem),
+        epilogue=problem.epilogue.kind,
+        storage=packed_storage(problem, target),
+    )
+    parts = [
+        _rectangle(problem, kernel, target, threads, down, across)
+        for down, across in itertools.product(rows, columns)
+    ]
+    scratch = max(size for _, size in parts)
+    stages = [
+        Stage(stage.kernel, stage.tasks, {**stage.arguments, "scratch_stride": scratch})
+        for stage, _ in parts
+    ]
+    panel = kernel.panel(target.lanes)
+    panels = ceil_div(problem.group_out_channels, panel)
+    width = choice.tile.nv * target.lanes
+    return Plan(
+        algorithm=name,
+        stages=tuple(stages),
+        weight_format=panel_format(problem, panel, panels, kernel.storage),
+        workspace_bytes=FLOAT_BYTES * scratch * threads,
+        threads=threads,
+        detail=f"{choice.tile.mr}x{width} tile, {choice.lanes} in the lanes, depth in segments"
+        + ("" if whole else f", {len(parts)} rectangles"),
+    )
+
+
+def _rectangle(
+    problem: Problem,
+    kernel: SegmentedConvolution,
+    target: Target,
+    threads: int,
+    down: Span,
+    across: Span,
+) -> tuple[Stage, int]:
+    """The stage of one rectangle, and the floats of scratch that a thread needs for it."""
+    panel = kernel.panel(target.lanes)
+    pixels = (down[1] - down[0]) * (across[1] - across[0])
+    images = problem.batch * problem.groups
+    panels = ceil_div(problem.group_out_channels, panel)
+    blocking = _choose_blocking(problem, kernel, target, threads, pixels)
+    patches = round_up(blocking.channels * blocking.pixels + target.lanes, 64)
+    sums = round_up(blocking.panels * panel * blocking.pixels, 64)
+    widened = round_up(blocking.channels * panel, 64) if kernel.widens else 0
+    arguments = {
+        **convolution_arguments(problem),
+        "out_width": across[1] - across[0],
+        "pad_top": problem.padding[0] - down[0] * problem.stride[0],
+        "pad_left": problem.padding[2] - across[0] * problem.stride[1],
+        "pixels": pixels,
+        "block_pixels": blocking.pixels,
+        "panels": panels,
+        "chunk_panels": blocking.panels,
+        "segment_channels": blocking.channels,
+        "scratch": Slot("workspace"),
+        "sums": patches,
+        "widened": patches + sums,
+        "y_is_cold": int(not fits_last_level(problem, target)),
+    }
+    tasks = images * ceil_div(pixels, blocking.pixels) * ceil_div(panels, blocking.panels)
+    _, _, y_h, y_w = problem.y_strides
+    offset = FLOAT_BYTES * (down[0] * y_h + across[0] * y_w)
+    stage = shifted(Stage(kernel, tasks, arguments), {"y": offset, "residual": offset})
+    return stage, patches + sums + widened
+
+
+def _choose_blocking(
+    problem: Problem, kernel: SegmentedConvolution, target: Target, threads: int, pixels: int
+) -> _Blocking:
+    """Blocks whose sums and patches take a quarter of the second-level cache each.
+
+    Weights are read once a block: the larger, the better.
+    """
+    strip, panel = kernel.strip(target.lanes), kernel.panel(target.lanes)
+    images, channels = problem.batch * problem.groups, problem.group_in_channels
+    panels, strips = ceil_div(problem.group_out_channels, panel), ceil_div(pixels, strip)
+    floats = target.caches.l2 // 4 // FLOAT_BYTES
+    wanted = ceil_div(strips * images, TASKS_PER_THREAD * threads) if threads > 1 else strips
+    fitting = max(1, min(floats // (panels * panel * strip), wanted, strips))
+    block = strip * ceil_div(strips, ceil_div(strips, fitting))
+    chunk = chunk_panels(ceil_div(pixels, block) * images, panels, threads)
+    segments = ceil_div(channels, max(LEAST_CHANNELS, floats // block))
+    return _Blocking(block, chunk, ceil_div(channels, segments))
