@@ -25,6 +25,9 @@ VOCABULARY = {
     "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
+    "pool_problem": {"arguments", "errors", "frozen", "geometry"},
+    "reshaping_problem": {"arguments", "errors", "frozen", "geometry"},
+    "resampling": {"frozen", "reshaping_problem"},
     "settings": {"errors", "frozen"},
     "output_gradient_problem": {"epilogue", "errors", "frozen", "geometry"},
     "gradient_problem": {"frozen", "geometry", "problem"},
@@ -65,6 +68,7 @@ ANYTHING = {"integrations", "cli.bench"}
 LIBRARIES = {
     **{name: set() for name in ("maths", *VOCABULARY)},
     "arrays": {"numpy"},
+    "resampling": {"numpy"},
     "codegen": {"numpy", "llvmlite"},
     "cli": INTERFACE,
 }

@@ -43,6 +43,13 @@ if TYPE_CHECKING:
         global_max_pool2d,
         max_pool2d,
     )
+    from nnpack.functional.reshaping import (
+        concat,
+        pad2d,
+        pad2d_gradient,
+        upsample2d,
+        upsample2d_gradient,
+    )
     from nnpack.functional.softmax import (
         cross_entropy,
         cross_entropy_gradient,
@@ -89,6 +96,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "batch_norm_gradient",
+    "concat",
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_input_gradient",
@@ -115,10 +123,14 @@ __all__ = [
     "log_softmax",
     "log_softmax_gradient",
     "max_pool2d",
+    "pad2d",
+    "pad2d_gradient",
     "set_num_threads",
     "softmax",
     "softmax_gradient",
     "trim",
+    "upsample2d",
+    "upsample2d_gradient",
 ]
 
 _NAMES_BY_MODULE = {
@@ -154,6 +166,13 @@ _NAMES_BY_MODULE = {
         "global_avg_pool2d",
         "global_max_pool2d",
         "max_pool2d",
+    ],
+    "nnpack.functional.reshaping": [
+        "concat",
+        "pad2d",
+        "pad2d_gradient",
+        "upsample2d",
+        "upsample2d_gradient",
     ],
     "nnpack.functional.softmax": [
         "cross_entropy",
