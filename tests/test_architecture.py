@@ -25,7 +25,6 @@ VOCABULARY = {
     "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
-    "pool_problem": {"arguments", "errors", "frozen", "geometry"},
     "reshaping_problem": {"arguments", "errors", "frozen", "geometry"},
     "resampling": {"frozen", "reshaping_problem"},
     "settings": {"errors", "frozen"},
