@@ -19,7 +19,7 @@ from nnpack.plan import Argument, Plan, Slot, Stage
 
 PREFIX = "aarch64-linux-gnu-"
 EMULATOR = "qemu-aarch64"
-SLOTS = ("x", "weight", "bias", "scale", "packed", "workspace", "y")
+SLOTS = ("x", "weight", "bias", "scale", "residual", "packed", "workspace", "y")
 DRIVER = pathlib.Path(__file__).with_name("driver.c")
 SECONDS = 300
 
@@ -44,7 +44,7 @@ class Emulator:
     def run(
         self, plan: Plan, y_shape: Sequence[int], arrays: Mapping[str, Array], *, before: bool
     ) -> Array:
-        """y of ``plan`` on ``arrays`` (x, weight, and bias and scale where it has them).
+        """y of ``plan`` on ``arrays`` (x, weight, and bias, scale and residual if it has any).
 
         Every array stands beside a forbidden page, ``before`` or after it.
         """
