@@ -105,6 +105,26 @@ def test_the_fastest_of_those_that_may_be_used_is_chosen() -> None:
     assert [c.algorithm for c in explanation.candidates] == [a.name for a in ALGORITHMS]
 
 
+def test_weights_that_are_packed_at_every_run_make_small_formats_win() -> None:
+    """The product of a Fourier transform is the fastest, and its 98 MB of weights take longer."""
+    problem = Problem.conv2d((16, 256, 14, 14), (256, 256, 3, 3), padding=1)
+    kept, packed = (explain(problem, "auto", SERVER, 1, packs=packs) for packs in (False, True))
+    formats = {c.algorithm: c.packed_bytes or 0 for c in kept.candidates}
+    assert formats[packed.chosen] < formats[kept.chosen]
+    seconds = {c.algorithm: c.seconds for c in packed.candidates if c.refusal is None}
+    assert packed.chosen == min(seconds, key=lambda name: seconds[name] or 0)
+    plan = make_plan(problem, "auto", SERVER, 1, packs=True)
+    assert plan.weight_format.nbytes == formats[packed.chosen]
+
+
+def test_with_many_images_packing_matters_little() -> None:
+    problem = Problem.conv2d((256, 64, 56, 56), (64, 64, 3, 3), padding=1)
+    names = {
+        make_plan(problem, "auto", SERVER, 1, packs=packs).algorithm for packs in (False, True)
+    }
+    assert len(names) == 1
+
+
 def test_no_images_are_explained_as_one() -> None:
     stated = [Problem.conv2d((batch, 8, 20, 20), (8, 8, 3, 3), padding=1) for batch in (0, 1)]
     nothing, one = (explain(problem, "auto", SERVER, 1) for problem in stated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 
 from nnpack import wisdom
@@ -47,6 +48,10 @@ _ROUNDING_BOUNDS = GREATEST_PER_L2 * MAX_ROUNDING["fast"], MAX_ROUNDING["fast"]
 # Single runs scatter about the expected greatest error by up to this factor; L2 errors do not.
 _SCATTER = 1.4
 _L2_SCATTER = 1.1
+# What packing reaches of the rate of a copy in memory: from 3.3 GB/s for the 100 MB of a Fourier
+# transform, through 4 for 2 MB of plain panels, to 7 for the 9 to 16 MB of Winograd's, where 14 is
+# the rate.
+_PACKING_SHARE = 0.35
 
 
 def check_algorithm(name: object) -> str:
@@ -79,21 +84,28 @@ class Choice:
         return self.name.startswith(other.name + VARIANT_MARK)
 
 
-def make_plan(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Plan:
+def make_plan(
+    problem: AnyProblem, algorithm: str, target: Target, threads: int, *, packs: bool = False
+) -> Plan:
     """The plan of the fastest algorithm that ``algorithm`` allows and ``problem`` admits.
 
-    Fastest as measured, if wisdom has it, else as predicted. A transposed convolution is planned
-    phase by phase.
+    Fastest as measured, if wisdom has it, else as predicted; ``packs``: predicted for runs that
+    pack the weights each time. A transposed convolution is planned phase by phase.
     Raises AlgorithmError when the named algorithm cannot do the problem.
     """
-    return _make_plan(problem, algorithm, target, threads, wisdom.generation())
+    return _make_plan(problem, algorithm, target, threads, packs, wisdom.generation())
 
 
 @functools.lru_cache(maxsize=1024)
 def _make_plan(
-    problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
+    problem: AnyProblem,
+    algorithm: str,
+    target: Target,
+    threads: int,
+    packs: bool,
+    _generation: int,
 ) -> Plan:
-    chosen, measured = _choose(problem, algorithm, target, threads)
+    chosen, measured = _choose(problem, algorithm, target, threads, packs)
     plan = plan_choice(problem, chosen, target, threads)
     if is_verbose():
         _report(problem, algorithm, target, plan, chosen, measured)
@@ -126,18 +138,20 @@ def _menu(name: str) -> tuple[CompleteAlgorithm, ...]:
     return tuple(CompleteAlgorithm(algorithm) for algorithm in find_algorithms(name))
 
 
-def explain(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> Explanation:
-    """What every algorithm answers to ``problem``, and which one is used.
+def explain(
+    problem: AnyProblem, algorithm: str, target: Target, threads: int, *, packs: bool = False
+) -> Explanation:
+    """What every algorithm answers to ``problem``, and which one is used; ``packs`` as above.
 
     No images are explained as one image: nothing is planned for them.
     """
     problem = replace(problem, batch=max(1, problem.batch))
     parts = [part for part, _ in _parts(problem)]
-    chosen, measured = _choose(problem, algorithm, target, threads)
+    chosen, measured = _choose(problem, algorithm, target, threads, packs)
     outcome = _recall(problem, algorithm, target, threads)
     times = {} if outcome is None else outcome.measured
     asked = _with_measured_variants(parts, target, times)
-    candidates = (_ask(a, parts, target, threads) for a in asked)
+    candidates = (_ask(a, parts, target, threads, packs) for a in asked)
     if problem.epilogue.pool and not isinstance(problem, Problem):
         candidates = (replace(c, detail=f"{c.detail}, {FOLLOWING}") for c in candidates)
     return Explanation(
@@ -158,7 +172,9 @@ def _with_measured_variants(
     return found
 
 
-def _ask(algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads: int) -> Candidate:
+def _ask(
+    algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads: int, packs: bool
+) -> Candidate:
     refusals = [algorithm.refusal(part, target) for part in parts]
     refused = next((refusal for refusal in refusals if refusal is not None), None)
     if refused is not None:
@@ -166,20 +182,22 @@ def _ask(algorithm: Algorithm, parts: Sequence[Problem], target: Target, threads
     estimates = [algorithm.estimate(part, target) for part in parts]
     plans = [algorithm.build(part, target, threads) for part in parts]
     reasons = map(_inaccuracy, parts, estimates)
+    packed_bytes = sum(plan.weight_format.nbytes for plan in plans)
+    packing = packed_bytes / _packing_rate(target) if packs else 0.0
     return Candidate(
         algorithm.name,
         next((reason for reason in reasons if reason is not None), None),
-        sum(estimate.seconds for estimate in estimates),
+        sum(estimate.seconds for estimate in estimates) + packing,
         max(estimate.error for estimate in estimates),
         max(plan.workspace_bytes for plan in plans),
-        sum(plan.weight_format.nbytes for plan in plans),
+        packed_bytes,
         plans[0].detail,
         packed_storage="+".join(dict.fromkeys(plan.weight_format.storage for plan in plans)),
     )
 
 
 def _choose(
-    problem: AnyProblem, algorithm: str, target: Target, threads: int
+    problem: AnyProblem, algorithm: str, target: Target, threads: int, packs: bool
 ) -> tuple[Choice, float | None]:
     """What is used; and the seconds a run when that was measured."""
     outcome = _recall(problem, algorithm, target, threads)
@@ -187,7 +205,7 @@ def _choose(
         recalled = _recalled(problem, algorithm, target, outcome.choice)
         if recalled is not None:
             return recalled, outcome.measured.get(recalled.name)
-    return _predicted(problem, algorithm, target), None
+    return _predicted(problem, algorithm, target, packs), None
 
 
 def _recall(
@@ -212,9 +230,9 @@ def _recalled(
     return _choice(parts, found, target) if len(found) == len(parts) else None
 
 
-def _predicted(problem: AnyProblem, name: str, target: Target) -> Choice:
+def _predicted(problem: AnyProblem, name: str, target: Target, packs: bool = False) -> Choice:
     parts = [part for part, _ in _parts(problem)]
-    return _choice(parts, [_fastest(part, name, target) for part in parts], target)
+    return _choice(parts, [_fastest(part, name, target, packs) for part in parts], target)
 
 
 def _choice(parts: Sequence[Problem], algorithms: Sequence[Algorithm], target: Target) -> Choice:
@@ -250,7 +268,7 @@ def _candidates(part: Problem, allowed: Sequence[Algorithm], target: Target) -> 
     return [algorithm for algorithm, _ in _most_accurate(part, accurate)]
 
 
-def _fastest(problem: Problem, name: str, target: Target) -> Algorithm:
+def _fastest(problem: Problem, name: str, target: Target, packs: bool) -> Algorithm:
     """The algorithm of the least predicted time. Raises AlgorithmError when there is none."""
     reasons = []
     possible: list[tuple[Algorithm, Estimate]] = []
@@ -265,7 +283,28 @@ def _fastest(problem: Problem, name: str, target: Target) -> Algorithm:
             reasons.append(refusal)
     if not possible:
         raise AlgorithmError(_refusal_message(name, reasons))
-    return min(_most_accurate(problem, possible), key=lambda pair: pair[1].seconds)[0]
+    accurate = _most_accurate(problem, possible)
+    accurate.sort(key=lambda pair: pair[1].seconds)
+    return _fastest_packing(problem, accurate, target) if packs else accurate[0][0]
+
+
+def _fastest_packing(
+    problem: Problem, by_seconds: Sequence[tuple[Algorithm, Estimate]], target: Target
+) -> Algorithm:
+    """The algorithm whose packing and run take least; what cannot win any more is not built."""
+    best, least = by_seconds[0][0], math.inf
+    for algorithm, estimate in by_seconds:
+        if estimate.seconds < least:
+            packed_bytes = algorithm.build(problem, target, 1).weight_format.nbytes
+            seconds = estimate.seconds + packed_bytes / _packing_rate(target)
+            if seconds < least:
+                best, least = algorithm, seconds
+    return best
+
+
+def _packing_rate(target: Target) -> float:
+    """Bytes of packed weights written a second, and read back from further away than usual."""
+    return _PACKING_SHARE * target.rates.memory_bandwidth
 
 
 def _most_accurate(

@@ -173,6 +173,6 @@ def _run_cold(
 def _cold_program(
     problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
 ) -> Runnable:
-    plan = make_plan(problem, algorithm, target, threads)
+    plan = make_plan(problem, algorithm, target, threads, packs=True)
     stages, workspace_bytes = packed_in_workspace(plan)
     return reported(Program(stages, target, threads, workspace_bytes), problem, plan)

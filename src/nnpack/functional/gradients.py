@@ -168,7 +168,8 @@ def explain_conv2d_input_gradient(
     grad_strides = _dense_rows(forward.y_shape)
     problem = conv2d_transpose_of(forward, grad_strides, Epilogue())
     check_algorithm(algorithm)
-    return explain(problem, algorithm, host_target(), resolve_num_threads(threads))
+    count = resolve_num_threads(threads)
+    return explain(problem, algorithm, host_target(), count, packs=True)
 
 
 def _dense_rows(shape: Shape) -> tuple[int, int, int]:
@@ -205,6 +206,6 @@ def _run(
 def _program(
     problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
 ) -> Runnable:
-    plan = make_plan(problem, algorithm, target, threads)
+    plan = make_plan(problem, algorithm, target, threads, packs=True)
     stages, workspace_bytes = packed_in_workspace(plan)
     return reported(Program(stages, target, threads, workspace_bytes), problem, plan)
