@@ -24,9 +24,7 @@ from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.vectors import emit_lane_sum
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Value
-
-_LINE_FLOATS = 16
+    from nnpack.codegen.assembler import Assembler, Index, Value
 
 _FIELDS = {
     **dict.fromkeys(("x", "grad", "y", "scratch"), "pointer"),
@@ -124,21 +122,15 @@ class _Emitter:
             image, source = x + n * args["x_n"], grad + n * args["grad_n"] + start * out_width
             below = image + (start + count) * args["stride_h"] * args["x_h"]
             following = asm.select(is_last, image + args["x_n"], below)
-            self._emit_prefetch(following, band_rows * args["stride_h"] * args["x_h"])
-            self._emit_prefetch(source, count * out_width)
+            next_source = asm.select(
+                is_last, grad + (n + 1) * args["grad_n"], source + count * out_width
+            )
             asm.call("copy", args.block, image, rows, start, count)
             for phase, column, _ in self.kernel.passes:
                 name = f"sum_{phase}_{column}"
-                asm.call(name, args.block, source, rows, totals, count)
+                words = source, rows, totals, count, next_source, following
+                asm.call(name, args.block, *words)
         self._emit_store(args, k, totals)
-
-    def _emit_prefetch(self, start: Value, floats: Value) -> None:
-        """Ask for what is read column by column of vectors, which no hardware prefetcher follows.
-
-        The gradients of this band and the input of the next: a half of the time beyond the caches.
-        """
-        with self.asm.loop(floats, step=_LINE_FLOATS) as offset:
-            self.asm.prefetch(start, offset)
 
     def _emit_store(self, args: Arguments, k: Value, totals: Value) -> None:
         asm = self.asm
@@ -169,11 +161,14 @@ class _Emitter:
             rows="pointer",
             totals="pointer",
             count="index",
-        ) as (block, grad, rows, totals, count):
+            next_grad="pointer",
+            next_x="pointer",
+        ) as (block, grad, rows, totals, count, next_grad, next_x):
             args = Arguments(asm, block, self.kernel.fields)
             taps = [self._tap_place(args, rows, phase, s) for s in range(column, column + columns)]
             keys = [(q, s) for q in range(len(tap_rows)) for s in range(columns)]
             acc: dict[object, Value] = {key: asm.zeros() for key in keys}
+            ahead = _Ahead(args, self.kernel) if (phase, column) == (0, 0) else None
             spacing, pitch, out_width = args.load("spacing", "pitch", "out_width")
             with asm.loop(spacing, carry=acc) as start:
                 length = asm.ceil_div(count - start, spacing)
@@ -185,6 +180,8 @@ class _Emitter:
                         spacing * pitch,
                         asm.lanes_below(out_width - v),
                     )
+                    if ahead is not None:
+                        walk.ahead = ahead.place(next_grad, next_x, start, v)
                     self._emit_walk(walk, len(tap_rows), length, acc)
             for q, s in keys:
                 place = (tap_rows[q] * kw + column + s) * lanes
@@ -212,6 +209,7 @@ class _Emitter:
             window = [state[f"window{n}"] for n in range(tap_rows)]
             inner = walk.of(state)
             window = [inner.load_grad(asm), *window[:-1]]
+            inner.emit_prefetch(asm)
             sums = {key: state[key] for key in acc}
             self._emit_row(inner, window, range(tap_rows), sums)
             state.update(sums)
@@ -236,6 +234,51 @@ class _Emitter:
         walk.rows = [row + walk.row_step for row in walk.rows]
 
 
+class _Ahead:
+    """What the next band will read: asked for, a line at a time, while this one is summed.
+
+    Planes are walked column by column of vectors, which no hardware prefetcher follows: beyond the
+    caches this takes a third off the time.
+    """
+
+    def __init__(self, args: Arguments, kernel: DepthwiseWeightGradient) -> None:
+        self.args = args
+        self.kernel = kernel
+
+    def place(self, grad: Value, x: Value, start: Value, v: Value) -> _Lines:
+        """The lines that belong to a walk: those of its gradients and of the rows under them."""
+        spacing, out_width, stride_h, x_h = self.args.load(
+            "spacing", "out_width", "stride_h", "x_h"
+        )
+        phases_h, phases_w = self.kernel.phases
+        stride: Index = self.kernel.stride_w or self.args["stride_w"]
+        lanes = self.args.asm.lanes
+        row = start * stride_h * x_h
+        lines = [grad + start * out_width + v]
+        lines += [
+            x + (row + x_h * p + v * stride + q * lanes)
+            for p in range(phases_h)
+            for q in range(phases_w)
+        ]
+        steps = [spacing * out_width] + [spacing * stride_h * x_h] * (phases_h * phases_w)
+        return _Lines(lines, steps)
+
+
+class _Lines:
+    """Cache lines to ask for, and how far on they are in the next row."""
+
+    def __init__(self, lines: list[Value], steps: list[Value]) -> None:
+        self.lines = lines
+        self.steps = steps
+
+    def emit(self, asm: Assembler) -> None:
+        """Ask, and go on."""
+        for line in self.lines:
+            asm.prefetch(line)
+        pairs = zip(self.lines, self.steps, strict=True)
+        self.lines = [line + step for line, step in pairs]
+
+
 class _Walk:
     """Where a walk down a column of vectors is: the next gradients, the next row of each tap."""
 
@@ -247,16 +290,31 @@ class _Walk:
         self.rows = rows
         self.row_step = row_step
         self.mask = mask
+        self.ahead: _Lines | None = None
 
     @property
     def state(self) -> dict[object, Value]:
         """What changes from row to row."""
-        return {"grad": self.grad, **{f"row{n}": row for n, row in enumerate(self.rows)}}
+        lines = self.ahead.lines if self.ahead else []
+        return {
+            "grad": self.grad,
+            **{f"row{n}": row for n, row in enumerate(self.rows)},
+            **{f"line{n}": line for n, line in enumerate(lines)},
+        }
 
     def of(self, state: dict[object, Value]) -> _Walk:
         """The walk at ``state``."""
         rows = [state[f"row{n}"] for n in range(len(self.rows))]
-        return _Walk(state["grad"], self.grad_step, rows, self.row_step, self.mask)
+        walk = _Walk(state["grad"], self.grad_step, rows, self.row_step, self.mask)
+        if self.ahead:
+            steps = self.ahead.steps
+            walk.ahead = _Lines([state[f"line{n}"] for n in range(len(steps))], steps)
+        return walk
+
+    def emit_prefetch(self, asm: Assembler) -> None:
+        """Ask for the lines of the next band that stand where this row does."""
+        if self.ahead:
+            self.ahead.emit(asm)
 
     def load_grad(self, asm: Assembler) -> Value:
         """The next row of gradients, zeros beyond its end."""
