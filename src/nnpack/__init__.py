@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     )
     from nnpack.explanation import Explanation
     from nnpack.functional.convolution import conv2d, conv_transpose2d
+    from nnpack.functional.convolution1d import conv1d, conv_transpose1d
     from nnpack.functional.gradients import (
         conv2d_input_gradient,
         conv_transpose2d_input_gradient,
@@ -96,12 +97,17 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "batch_norm_gradient",
+<<<<<<< HEAD
     "concat",
+=======
+    "conv1d",
+>>>>>>> d5bace2 (Convolutions along one dimension, as those of images one row high)
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_input_gradient",
     "conv2d_output_gradient",
     "conv2d_weight_gradient",
+    "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose2d_input_gradient",
     "conv_transpose2d_weight_gradient",
@@ -146,6 +152,7 @@ _NAMES_BY_MODULE = {
     ],
     "nnpack.explanation": ["Explanation"],
     "nnpack.functional.convolution": ["conv2d", "conv_transpose2d"],
+    "nnpack.functional.convolution1d": ["conv1d", "conv_transpose1d"],
     "nnpack.functional.gradients": [
         "conv2d_input_gradient",
         "conv_transpose2d_input_gradient",
