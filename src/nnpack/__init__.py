@@ -97,11 +97,8 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "batch_norm_gradient",
-<<<<<<< HEAD
     "concat",
-=======
     "conv1d",
->>>>>>> d5bace2 (Convolutions along one dimension, as those of images one row high)
     "conv2d",
     "conv2d_bias_gradient",
     "conv2d_input_gradient",
