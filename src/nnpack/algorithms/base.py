@@ -132,12 +132,6 @@ def epilogue_words(epilogue: Epilogue) -> dict[str, Argument]:
     return words
 
 
-def needed_outputs(problem: Problem) -> tuple[int, int]:
-    """Rows and columns of outputs that y is made of: an even number where they are pooled."""
-    step = 2 if problem.epilogue.pool else 1
-    return problem.out_height // step * step, problem.out_width // step * step
-
-
 def is_dense(problem: Problem) -> bool:
     """Whether the pixels of an output plane are consecutive."""
     return problem.y_strides[2:] == (problem.out_width, 1)

@@ -50,6 +50,10 @@ class Direct:
         """Never refuses."""
         return None
 
+    def merges_pool(self, problem: Problem, target: Target) -> bool:
+        """Always: a strip then has two rows."""
+        return True
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product with its edges, and one pass of copying rows."""
         choice = _choose(problem, target)
@@ -108,10 +112,12 @@ def _known_stride(problem: Problem) -> int | None:
 @functools.lru_cache(maxsize=4096)
 def _choose(problem: Problem, target: Target) -> _Choice:
     """The fastest tile and layout on one thread."""
-    tiles = _tile_menu(problem.group_out_channels, target)
+    step = _rows_a_strip(problem)
+    menu = _tile_menu(problem.group_out_channels, target)
+    tiles = [tile for tile in menu if tile.nv % step == 0]
     choices = []
     for nv in {tile.nv for tile in tiles}:
-        strip = nv * target.lanes
+        strip = nv // step * target.lanes
         flats = (False, True) if is_dense(problem) else (False,)
         heights = {problem.out_height, min(problem.out_height, skipping_rows(problem))}
         for flat, height in itertools.product(flats, sorted(heights)):
@@ -123,13 +129,17 @@ def _choose(problem: Problem, target: Target) -> _Choice:
     return min(choices, key=lambda choice: choice.cycles)
 
 
+def _rows_a_strip(problem: Problem) -> int:
+    return 2 if problem.epilogue.pool else 1
+
+
 def _layout(problem: Problem, target: Target, threads: int, choice: _Choice) -> RowLayout:
     """The layout with blocks enough for all threads."""
     if threads == 1:
         return choice.layout
     rows = problem.out_height * problem.batch * problem.groups
     most = max(1, min(choice.layout.block_rows, ceil_div(rows, TASKS_PER_THREAD * threads)))
-    strip = choice.tile.nv * target.lanes
+    strip = choice.tile.nv // _rows_a_strip(problem) * target.lanes
     return choose_layout(problem, target, strip, choice.layout.flat, most)
 
 
@@ -163,13 +173,14 @@ def _evaluate(problem: Problem, target: Target, tile: GemmTile, layout: RowLayou
 
     The constants fit first layers, small groups and odd sizes (Zen 4, AVX-512) within a quarter.
     """
-    strip = tile.nv * target.lanes
+    step = _rows_a_strip(problem)
+    strip = tile.nv // step * target.lanes
     blocks, columns = layout.blocks(problem), layout.block_columns
     if layout.flat:
         length, runs = layout.block_rows * columns, blocks
     else:
         length, runs = columns, problem.out_height * ceil_div(problem.out_width, columns)
-    vectors, tiles = runs * ceil_div(length, target.lanes), runs * ceil_div(length, strip)
+    vectors, tiles = runs * ceil_div(length, target.lanes), runs // step * ceil_div(length, strip)
     panels = ceil_div(problem.group_out_channels, tile.mr)
     share = tap_share(problem, layout.block_rows)
     steps = panels * _depth(problem) * vectors / tile.nv * share

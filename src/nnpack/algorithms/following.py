@@ -45,6 +45,21 @@ def unpooled(problem: _AnyProblem) -> _AnyProblem:
     return replace(problem, epilogue=epilogue, y_strides=dense_strides(problem.conv_shape))
 
 
+def trimmed(problem: Problem) -> Problem:
+    """``problem`` without an odd last row and column of outputs, which no pool looks at."""
+    if problem.epilogue.pool is None:
+        return problem
+    extents = (problem.height, problem.width)
+    outputs = (problem.out_height, problem.out_width)
+    padding = list(problem.padding)
+    for axis in (0, 1):
+        if outputs[axis] % 2:
+            reach = (outputs[axis] - 2) * problem.stride[axis] + problem.extent[axis]
+            padding[2 * axis + 1] = reach - extents[axis] - padding[2 * axis]
+    top, bottom, left, right = padding
+    return replace(problem, padding=(top, bottom, left, right))
+
+
 def with_following_pool(
     plan: Plan, problem: Problem | TransposedProblem, target: Target, threads: int
 ) -> Plan:
@@ -75,14 +90,14 @@ class CompleteAlgorithm:
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """A pass over all outputs more, unless the pool is merged."""
         if self._merges(problem, target):
-            return self.inner.estimate(problem, target)
+            return self.inner.estimate(trimmed(problem), target)
         estimate = self.inner.estimate(unpooled(problem), target)
         return replace(estimate, seconds=estimate.seconds + _pass_seconds(problem, target))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """The plan of the algorithm, or that with another pass."""
         if self._merges(problem, target):
-            plan = self.inner.build(problem, target, threads)
+            plan = self.inner.build(trimmed(problem), target, threads)
             merged = problem.epilogue.pool is not None
             return replace(plan, detail=f"{plan.detail}, {MERGED}") if merged else plan
         plan = self.inner.build(unpooled(problem), target, threads)

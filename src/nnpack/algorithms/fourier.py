@@ -10,7 +10,6 @@ from nnpack.algorithms.base import (
     Algorithm,
     Estimate,
     ceil_div,
-    needed_outputs,
     weight_arguments,
 )
 from nnpack.algorithms.cost import traffic_seconds
@@ -152,12 +151,11 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float
 def _blocking(
     shape: FourierShape, problem: Problem, target: Target, threads: int, scale: float
 ) -> Blocking:
-    rows, columns = needed_outputs(problem)
     grid = Grid(
         planes=shape.form.planes,
         fold=shape.form.fold,
-        tiles_h=ceil_div(rows, shape.m[0]),
-        tiles_w=ceil_div(columns, shape.m[1]),
+        tiles_h=ceil_div(problem.out_height, shape.m[0]),
+        tiles_w=ceil_div(problem.out_width, shape.m[1]),
         images=problem.batch,
         input_blocks=ceil_div(problem.group_in_channels, target.lanes),
         storage=_storage(shape, problem, target),

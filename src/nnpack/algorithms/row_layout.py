@@ -101,6 +101,7 @@ def choose_layout(
 
     Large blocks copy least twice and were the fastest of all sizes tried. If not even one whole
     row fits, the block is a part of a row (``strip`` times some), though at least one strip.
+    Rows that are pooled are not parted.
     """
     (kh, kw), (sh, sw), (dh, dw) = problem.kernel, problem.stride, problem.dilation
     width = problem.out_width
@@ -113,6 +114,7 @@ def choose_layout(
         columns = min(width, max(strip, fitting // strip * strip))
     rows = max(1, min(_fitting_rows(problem, horizontal.places(columns), floats), most_rows))
     rows = _even_rows(problem, target, rows, flat)
+    rows = round_up(rows, 2) if problem.epilogue.pool else rows
     return RowLayout(choose_phases(kh, sh, dh, rows), horizontal, flat, rows, columns)
 
 

@@ -10,7 +10,6 @@ from nnpack.algorithms.base import (
     Algorithm,
     Estimate,
     ceil_div,
-    needed_outputs,
     round_up,
     weight_arguments,
 )
@@ -163,14 +162,13 @@ class WinogradAlgorithm:
         shape, lanes = self.shape(problem, target.lanes), target.lanes
         phases_h, phases_w = problem.dilation
         channels, phases = problem.group_in_channels, math.prod(problem.stride)
-        rows, columns = needed_outputs(problem)
         separated = phases * ceil_div(channels, lanes)
         down, across = (output_amplifications(*size) for size in zip(shape.m, shape.r, strict=True))
         grid = Grid(
             planes=shape.frequencies,
             fold=1,
-            tiles_h=ceil_div(ceil_div(rows, phases_h), shape.m[0]),
-            tiles_w=ceil_div(ceil_div(columns, phases_w), shape.m[1]),
+            tiles_h=ceil_div(ceil_div(problem.out_height, phases_h), shape.m[0]),
+            tiles_w=ceil_div(ceil_div(problem.out_width, phases_w), shape.m[1]),
             images=problem.batch * phases_h * phases_w,
             input_blocks=separated if shape.separated else ceil_div(channels * phases, lanes),
             shared_load=shape.column_phases,

@@ -113,6 +113,27 @@ class Epilogue:
             for j in range(0, len(upper), 2)
         ]
 
+    def prepare_pixels(
+        self, upper: Sequence[Value], lower: Sequence[Value], terms: ChannelTerms
+    ) -> list[Value]:
+        """What two rows of neighbouring outputs, in the lanes, give of y.
+
+        Half as many vectors; of an odd number the last one is half as wide.
+        """
+        asm, lanes = self.asm, self.asm.lanes
+        found = []
+        for j in range(0, len(upper), 2):
+            window = []
+            for side in range(2):
+                order = [2 * lane + side for lane in range(lanes)]
+                for row in (upper, lower):
+                    window.append(asm.shuffle(row[j], row[min(j + 1, len(row) - 1)], order))
+            value = self.prepare_window(window, terms)
+            if j + 1 == len(upper):
+                value = asm.shuffle(value, None, list(range(lanes // 2)))
+            found.append(value)
+        return found
+
     def prepare_window(self, values: Sequence[Value], terms: ChannelTerms) -> Value:
         """Two columns of two outputs each, prepared and pooled.
 

@@ -54,10 +54,14 @@ class Panel:
 
 @dataclass(frozen=True)
 class Indirect:
-    """A vector operand whose step k stands at ``pointer + table[k]``."""
+    """A vector operand whose step k stands at ``pointer + table[k]``.
+
+    With ``second_row`` it is half as many vectors there, and as many that far behind.
+    """
 
     pointer: Value
     table: Value
+    second_row: Value | None = None
 
 
 def emit_product(
@@ -93,7 +97,8 @@ def emit_product(
         else:
             b_k = b.pointer + asm.load_index(b.table, k)
         a_k = state["a"]
-        emit_rank_one(asm, tile, state, a_k, 1, b_k, masks)
+        behind = b.second_row if isinstance(b, Indirect) else None
+        emit_rank_one(asm, tile, state, a_k, 1, b_k, masks, second_row=behind)
         state["a"] = a_k + a.step
     return _accumulators(tile, state)
 
@@ -107,11 +112,19 @@ def emit_rank_one(
     b: Value,
     masks: tuple[Mask, ...] | None = None,
     first: int = 0,
+    second_row: Value | None = None,
 ) -> None:
-    """One step: ``acc[first + i, j] += a[i * row_step] * b[j]``."""
+    """One step: ``acc[first + i, j] += a[i * row_step] * b[j]``.
+
+    The second half of the vectors of b may stand ``second_row`` behind the first.
+    """
     lanes = asm.lanes
+    places = [(b, j * lanes) for j in range(tile.nv)]
+    if second_row is not None:
+        places = [(row, j * lanes) for row in (b, b + second_row) for j in range(tile.nv // 2)]
     vectors = [
-        asm.load(b, j * lanes, mask=masks[j] if masks is not None else None) for j in range(tile.nv)
+        asm.load(row, offset, mask=masks[j] if masks is not None else None)
+        for j, (row, offset) in enumerate(places)
     ]
     for i in range(tile.mr):
         a_i = asm.broadcast(a, i * row_step)

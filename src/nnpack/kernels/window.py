@@ -9,11 +9,12 @@ or, when the copied rows are as long as those of the output, the whole block.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.convolve import StoreRows, emit_scatter_functions
-from nnpack.kernels.epilogue import Epilogue, epilogue_fields
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
 from nnpack.kernels.packing import emit_tap_rows
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
@@ -58,6 +59,7 @@ class WindowConvolution:
 
     The sum is over c, r and s; ``i' = i * sh + r * dh - top``, ``j' = j * sw + s * dw - left``.
 
+    Where the epilogue pools, a strip has two rows of outputs and the extents of outputs are even.
     ``scattered``: pixels of an output row are ``y_w`` apart, else side by side.
     ``stride_w``: the horizontal stride, or None when it is only known at run time.
     ``storage``: what the packed weights are. Halves are widened, a panel at a time, into the
@@ -124,9 +126,12 @@ class _Emitter:
     def __init__(self, asm: Assembler, kernel: WindowConvolution) -> None:
         self.asm = asm
         self.kernel = kernel
-        self.width = kernel.tile.nv * asm.lanes
+        # Rows of outputs in a strip: two if they are pooled, each half of the vectors.
+        self.step = 2 if kernel.epilogue.pool else 1
+        self.width = kernel.tile.nv // self.step * asm.lanes
         # Tiles by number of vectors: the last strip of a run may need fewer.
-        self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in range(1, kernel.tile.nv + 1)]
+        widths = range(self.step, kernel.tile.nv + 1, self.step)
+        self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in widths]
 
     def emit(self) -> None:
         if self.kernel.scattered:
@@ -200,9 +205,9 @@ class _Emitter:
         first_panel = chunk * args["chunk_panels"]
         last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
         is_flat = asm.compare(">", flat, 0)
-        runs = asm.select(is_flat, asm.index(1), region.rows)
+        runs = asm.select(is_flat, asm.index(1), region.rows // self.step)
         length = asm.select(is_flat, region.rows * region.columns, region.columns)
-        pixel = region.row * self._row_step(args) + region.column
+        pixel = region.row // self.step * self._row_step(args) + region.column // self.step
         with asm.loop(last_panel, start=first_panel) as panel:
             weight = args["weight"] + (group * panels + panel) * depth * mr
             if self.kernel.widens:
@@ -228,14 +233,16 @@ class _Emitter:
     ) -> None:
         """The strips of one run."""
         asm = self.asm
-        source = rows + run * args["pitch"]
+        source = rows + run * self.step * args["pitch"]
         pixel = all_.pixel + run * self._row_step(args)
         with asm.loop(all_.pixels, step=self.width) as offset:
             size = asm.minimum(all_.pixels - offset, self.width)
-            strip = _Strip(all_.y, all_.channel, all_.channels, pixel + offset, size)
+            place = pixel + offset // self.step
+            strip = _Strip(all_.y, all_.channel, all_.channels, place, size)
             for tile in self.tiles:
-                above = asm.compare(">", size, (tile.nv - 1) * asm.lanes)
-                with asm.when(above & asm.compare("<=", size, tile.nv * asm.lanes)):
+                width = tile.nv // self.step * asm.lanes
+                above = asm.compare(">", size, width - asm.lanes)
+                with asm.when(above & asm.compare("<=", size, width)):
                     words = (args.block, *product.words, source + offset, *strip.words)
                     asm.call(f"tile{tile.nv}", *words)
 
@@ -255,7 +262,9 @@ class _Emitter:
             pixels="index",
         ) as (block, weight, table, depth, rows, *words):
             args = Arguments(asm, block, kernel.fields)
-            acc = emit_product(asm, tile, depth, Panel(weight, tile.mr), Indirect(rows, table))
+            second = args["pitch"] if self.step > 1 else None
+            patches = Indirect(rows, table, second)
+            acc = emit_product(asm, tile, depth, Panel(weight, tile.mr), patches)
             self._emit_store(args, tile, acc, _Strip(*words))
 
     def _emit_store(
@@ -266,14 +275,16 @@ class _Emitter:
         if self.kernel.scattered:
             self._emit_store_part(args, tile, acc, strip)
             return
-        whole = strip.channels.equals(tile.mr) & strip.pixels.equals(tile.nv * asm.lanes)
+        width = tile.nv // self.step * asm.lanes
+        whole = strip.channels.equals(tile.mr) & strip.pixels.equals(width)
         with asm.when(whole):
             epilogue, y_c = Epilogue(asm, self.kernel.epilogue, args), args["y_c"]
             for i in range(tile.mr):
                 terms = epilogue.of_channel(strip.channel + i)
                 row = strip.y + strip.pixel + i * y_c
-                for j in range(tile.nv):
-                    epilogue.store(epilogue.prepare(acc[i, j], terms), row, j * asm.lanes)
+                values = self._prepared(epilogue, [acc[i, j] for j in range(tile.nv)], terms)
+                for j, value in enumerate(values):
+                    epilogue.store(value, row, j * asm.lanes)
         with asm.when(whole.equals(0)):
             self._emit_store_part(args, tile, acc, strip)
 
@@ -282,13 +293,23 @@ class _Emitter:
     ) -> None:
         asm = self.asm
         epilogue, y_c = Epilogue(asm, self.kernel.epilogue, args), args["y_c"]
-        store = StoreRows(epilogue, not self.kernel.scattered, args, strip.pixel, strip.pixels)
+        pixels = strip.pixels // self.step
+        store = StoreRows(epilogue, not self.kernel.scattered, args, strip.pixel, pixels)
         for i in range(tile.mr):
             with asm.when(asm.compare(">", strip.channels, i)):
                 terms = epilogue.of_channel(strip.channel + i)
-                for j in range(tile.nv):
-                    value = epilogue.prepare(acc[i, j], terms)
+                values = self._prepared(epilogue, [acc[i, j] for j in range(tile.nv)], terms)
+                for j, value in enumerate(values):
                     store.store(value, strip.y + i * y_c, j * asm.lanes)
+
+    def _prepared(
+        self, epilogue: Epilogue, values: Sequence[Value], terms: ChannelTerms
+    ) -> list[Value]:
+        """The vectors of one channel as they are stored."""
+        if self.step == 1:
+            return [epilogue.prepare(value, terms) for value in values]
+        half = len(values) // 2
+        return epilogue.prepare_pixels(values[:half], values[half:], terms)
 
 
 def _place_of(asm: Assembler, args: Arguments, block: Value) -> tuple[Value, Region]:
