@@ -24,6 +24,8 @@ BLOCK_BYTES = 4 << 20
 LEAST_TILES = 64
 MOST_TILES = 512
 TASKS_PER_THREAD = 4
+# Each group has stages of its own; those with few channels waste most of their lanes anyway.
+MAX_GROUPS = 16
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,13 @@ class WeightGradientWinograd:
         self.name = f"winograd_{m}"
 
     def refusal(self, problem: WeightGradientProblem, target: Target) -> str | None:
-        """Strides, groups, kernels with too few or too many taps."""
+        """Strides, very many groups, kernels with too few or too many taps."""
         forward = problem.forward
         taps = max(forward.kernel)
         if forward.stride != (1, 1):
             return f"needs stride 1 for a weight gradient, got {forward.stride}"
-        if forward.groups != 1:
-            return f"needs groups=1 for a weight gradient, got {forward.groups}"
+        if forward.groups > MAX_GROUPS:
+            return f"needs at most {MAX_GROUPS} groups for a weight gradient, got {forward.groups}"
         if not 2 <= taps <= MAX_TAPS:
             return f"needs 2 to {MAX_TAPS} taps, got {taps}"
         if self.m + taps - 1 > MAX_TILE:
@@ -101,15 +103,14 @@ class WeightGradientWinograd:
         seconds = max(product, traffic) + 0.3 * min(product, traffic) + transforms
         # The last stage transforms 16 kernels at a time and scatters them.
         seconds += 4.0 * shape.frequencies * rows * vectors / target.clock
+        seconds *= problem.forward.groups
         down, across = (output_amplifications(r, m) for r, m in zip(shape.r, shape.m, strict=True))
         chain = min(blocking.tiles, blocking.block_tiles) + blocking.blocks
         relative_l2, greatest = expected_winograd_error(down, across, chain)
         return Estimate(seconds, greatest, relative_l2)
 
     def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
-        """Three stages a block of tiles, and one that transforms the sums back."""
-        from nnpack.kernels.winograd_gradient import InverseTransform
-
+        """Three stages a block of tiles, and one that transforms the sums back; for each group."""
         shape, blocking = self._shape(problem), self._blocking(problem, target)
         floats = [round_up(shape.frequencies * step, 64) for step in _plane_floats(blocking)]
         places = [FLOAT_BYTES * sum(floats[:n]) for n in range(3)]
@@ -125,16 +126,13 @@ class WeightGradientWinograd:
             "panels": blocking.panels,
         }
         stages: list[Stage] = []
-        for start in range(0, blocking.tiles, blocking.block_tiles):
-            stages += _block_stages(problem, shape, blocking, words | {"v": v}, start, threads)
-        forward = problem.forward
-        words |= {
-            "y": Slot("y"),
-            "channels": forward.in_channels,
-            "group_out_channels": forward.out_channels,
-        }
-        inverse = InverseTransform(shape, blocking.tile.nv, problem.accumulate)
-        stages.append(Stage(inverse, blocking.channel_blocks * blocking.panels, words))
+        for group in range(problem.forward.groups):
+            for start in range(0, blocking.tiles, blocking.block_tiles):
+                block_words = words | {"v": v}
+                stages += _block_stages(
+                    problem, shape, blocking, block_words, group, start, threads
+                )
+            stages.append(_inverse_stage(problem, shape, blocking, words, group))
         return Plan(
             algorithm=self.name,
             stages=tuple(stages),
@@ -166,9 +164,9 @@ class WeightGradientWinograd:
         tiles_h = ceil_div(ceil_div(forward.out_height, phases_h), shape.m[0])
         tiles_w = ceil_div(ceil_div(forward.out_width, phases_w), shape.m[1])
         tiles = forward.batch * phases_h * phases_w * tiles_h * tiles_w
-        vectors = ceil_div(forward.out_channels, lanes)
+        vectors = ceil_div(forward.group_out_channels, lanes)
         tile = min(_tiles(target), key=lambda tile: _cost(tile, vectors, target))
-        panels, blocks = ceil_div(vectors, tile.nv), ceil_div(forward.in_channels, lanes)
+        panels, blocks = ceil_div(vectors, tile.nv), ceil_div(forward.group_in_channels, lanes)
         tile_bytes = FLOAT_BYTES * shape.frequencies * (blocks + panels * tile.nv) * lanes
         most = min(MOST_TILES, max(LEAST_TILES, BLOCK_BYTES // tile_bytes))
         block_tiles = ceil_div(tiles, max(1, ceil_div(tiles, most)))
@@ -201,6 +199,7 @@ def _block_stages(
     shape: TileShape,
     blocking: _Blocking,
     words: dict[str, Argument],
+    group: int,
     start: int,
     threads: int,
 ) -> list[Stage]:
@@ -220,8 +219,8 @@ def _block_stages(
     }
     to_h = {"v": words["h"], "v_f": blocking.h_f}
     sides = (
-        (False, _input_words(problem), forward.in_channels),
-        (True, _gradient_words(problem) | to_h, forward.out_channels),
+        (False, _input_words(problem, group), forward.group_in_channels),
+        (True, _gradient_words(problem, group) | to_h, forward.group_out_channels),
     )
     stages = []
     for gradient, side, channels in sides:
@@ -237,11 +236,31 @@ def _block_stages(
     return [*stages, Stage(MultiplyTiles(blocking.tile), shape.frequencies * parts, arguments)]
 
 
-def _input_words(problem: WeightGradientProblem) -> dict[str, Argument]:
+def _inverse_stage(
+    problem: WeightGradientProblem,
+    shape: TileShape,
+    blocking: _Blocking,
+    words: dict[str, Argument],
+    group: int,
+) -> Stage:
+    """The sums of one group transformed back into its part of the gradient."""
+    from nnpack.kernels.winograd_gradient import InverseTransform
+
+    forward = problem.forward
+    words = words | {
+        "y": Slot("y", FLOAT_BYTES * group * forward.group_out_channels * problem.rows),
+        "channels": forward.group_in_channels,
+        "group_out_channels": forward.group_out_channels,
+    }
+    kernel = InverseTransform(shape, blocking.tile.nv, problem.accumulate)
+    return Stage(kernel, blocking.channel_blocks * blocking.panels, words)
+
+
+def _input_words(problem: WeightGradientProblem, group: int) -> dict[str, Argument]:
     forward = problem.forward
     x_n, x_c, x_h = problem.x_strides
     return {
-        "x": Slot("x"),
+        "x": Slot("x", FLOAT_BYTES * group * forward.group_in_channels * x_c),
         "x_n": x_n,
         "x_c": x_c,
         "x_h": x_h,
@@ -252,12 +271,12 @@ def _input_words(problem: WeightGradientProblem) -> dict[str, Argument]:
     }
 
 
-def _gradient_words(problem: WeightGradientProblem) -> dict[str, Argument]:
-    forward = problem.forward
+def _gradient_words(problem: WeightGradientProblem, group: int) -> dict[str, Argument]:
+    forward, (grad_n, grad_c) = problem.forward, problem.grad_strides
     return {
-        "x": Slot("grad"),
-        "x_n": problem.grad_strides[0],
-        "x_c": problem.grad_strides[1],
+        "x": Slot("grad", FLOAT_BYTES * group * forward.group_out_channels * grad_c),
+        "x_n": grad_n,
+        "x_c": grad_c,
         "x_h": dense_strides(forward.y_shape)[2],
         "height": forward.out_height,
         "width": forward.out_width,
