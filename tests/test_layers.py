@@ -413,6 +413,8 @@ def test_malformed_images_are_refused(x: object, error: type[Exception]) -> None
 
 
 def test_a_named_algorithm_that_cannot_says_why() -> None:
-    layer = nnpack.Conv2d(np.zeros((6, 4, 3, 3), np.float32), algorithm="pointwise")
-    with pytest.raises(nnpack.AlgorithmError, match="needs a 1x1 kernel, got 3x3; use algorithm="):
-        layer(_image(1, 4, 9, 9))
+    """At once, not at the first call."""
+    weight = np.zeros((6, 4, 3, 3), np.float32)
+    for make in (nnpack.Conv2d, nnpack.ConvTranspose2d):
+        with pytest.raises(nnpack.AlgorithmError, match="needs a 1x1 kernel, got .*use algorithm="):
+            make(weight, algorithm="pointwise", dilation=(2, 1))

@@ -35,6 +35,7 @@ __all__ = [
     "Choice",
     "Explanation",
     "check_algorithm",
+    "check_applicable",
     "explain",
     "list_choices",
     "make_plan",
@@ -82,6 +83,11 @@ class Choice:
     def is_variant_of(self, other: Choice) -> bool:
         """Whether this is ``other`` with a decision taken otherwise."""
         return self.name.startswith(other.name + VARIANT_MARK)
+
+
+def check_applicable(problem: AnyProblem, algorithm: str, target: Target) -> None:
+    """Raise AlgorithmError when ``algorithm`` cannot do ``problem``."""
+    _predicted(problem, algorithm, target)
 
 
 def make_plan(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as_number
+from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as_number, as_pair
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
@@ -14,7 +14,14 @@ from nnpack.functional.residual import is_overwritten_early
 from nnpack.functional.running import reported
 from nnpack.layers.base import Layer, Weights, as_shape_argument
 from nnpack.plan import Plan
-from nnpack.planner import AnyProblem, Explanation, check_algorithm, explain, make_plan
+from nnpack.planner import (
+    AnyProblem,
+    Explanation,
+    check_algorithm,
+    check_applicable,
+    explain,
+    make_plan,
+)
 from nnpack.problem import (
     Accuracy,
     Activation,
@@ -27,6 +34,10 @@ from nnpack.problem import (
 from nnpack.settings import get_num_threads
 
 __all__ = ["Conv2d", "ConvTranspose2d"]
+
+
+# So many windows long and wide is the image that a named algorithm is asked about.
+_SAMPLE_WINDOWS = 16
 
 
 class _ConvolutionLayer(Layer):
@@ -96,6 +107,15 @@ class _ConvolutionLayer(Layer):
         self, weights: Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
     ) -> AnyProblem:
         raise NotImplementedError
+
+    def _check_algorithm(self, weights: Weights, channels: int) -> None:
+        """Refuse a named algorithm here that would refuse an image larger than the window."""
+        if self._algorithm == "auto":
+            return
+        extents = [n * _SAMPLE_WINDOWS for n in weights.arrays["weight"].shape[2:]]
+        dilation = as_pair("dilation", self._options["dilation"], least=1)
+        shape = (1, channels, *(n * d for n, d in zip(extents, dilation, strict=True)))
+        check_applicable(self._problem(weights, shape, None), self._algorithm, host_target())
 
     def _problem_words(self, weights: Weights, x: Float32Array | None) -> dict[str, Any]:
         shapes = {f"{name}_shape": array.shape for name, array in weights.arrays.items()}
@@ -172,6 +192,7 @@ class Conv2d(_ConvolutionLayer):
     def _check_weights(self, weights: Weights) -> None:
         channels = weights.arrays["weight"].shape[1] * _as_count(self._options["groups"])
         self._problem(weights, (0, max(1, channels), MAX_INTEGER, MAX_INTEGER), None)
+        self._check_algorithm(weights, max(1, channels))
 
     def _problem(
         self, weights: Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
@@ -218,7 +239,9 @@ class ConvTranspose2d(_ConvolutionLayer):
         super().__init__(weight, bias, scale, options, algorithm, threads, tune)
 
     def _check_weights(self, weights: Weights) -> None:
-        self._problem(weights, (0, weights.arrays["weight"].shape[0], 2**28, 2**28), None)
+        channels = weights.arrays["weight"].shape[0]
+        self._problem(weights, (0, channels, 2**28, 2**28), None)
+        self._check_algorithm(weights, channels)
 
     def _problem(
         self, weights: Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
