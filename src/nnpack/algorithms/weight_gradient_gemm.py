@@ -66,7 +66,9 @@ class WeightGradientGemm:
 
         blocking, forward = _blocking(problem, target), problem.forward
         stride = forward.stride[1] if forward.stride[1] <= MAX_SHUFFLED_STRIDE else None
-        kernel = WeightGradientProduct(blocking.tile, blocking.block, stride)
+        pointwise = forward.kernel == (1, 1) and forward.stride == (1, 1)
+        ahead = ceil_div(blocking.tile.mr, blocking.out_panels) if pointwise else 0
+        kernel = WeightGradientProduct(blocking.tile, blocking.block, stride, ahead)
         scratch = round_up(kernel.scratch_floats(target.lanes, blocking.out_panels), 64)
         parts = _parts(blocking, forward.groups, threads)
         tile_floats = blocking.tile.mr * blocking.tile.nv * target.lanes
