@@ -85,6 +85,7 @@ def _rows_first(problem: PoolProblem, target: Target) -> tuple[Kernel, dict[str,
         problem.dilation[1] == 1,
         equal,
         problem.kernel is None,
+        _are_apart(problem),
     )
     words, scratch = _lines(problem, target)
     counted = problem.padding if problem.count_padding else (0, 0, 0, 0)
@@ -96,6 +97,17 @@ def _rows_first(problem: PoolProblem, target: Target) -> tuple[Kernel, dict[str,
         "count_right": problem.width + counted[3],
     }
     return kernel, {**_window_words(problem), **words}, scratch
+
+
+def _are_apart(problem: PoolProblem) -> bool:
+    """Whether windows share no columns, and all of them are columns of the image."""
+    from nnpack.kernels.pooling import MAX_UNROLLED
+
+    if problem.kernel is None or max(problem.kernel) > MAX_UNROLLED:
+        return False
+    last = (problem.out_width - 1) * problem.stride[1] + problem.kernel[1]
+    inside = problem.padding[2] == 0 and last <= problem.width and problem.dilation[1] == 1
+    return inside and problem.kernel[1] <= problem.stride[1] and _known_stride(problem) is not None
 
 
 def _lines(problem: PoolProblem, target: Target) -> tuple[dict[str, Argument], int]:

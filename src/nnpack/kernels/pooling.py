@@ -7,11 +7,12 @@ neutral values (minus infinity, zero) beyond both ends, so that nothing there ne
 outside the image are read from a line of neutral values.
 
 A block of output rows, whose lines stay in the first-level cache, is reduced down, then across.
+Windows that share no columns need no lines: they are reduced down and across in registers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -79,7 +80,8 @@ class Pool:
     ``stride_w``: None where outputs are computed one by one. ``adjacent``: taps of a row are side
     by side. ``equal``: means are sums times ``factor``; else over the taps from row ``count_top``
     to ``count_bottom`` and from column ``count_left`` to ``count_right`` of the image.
-    ``adaptive``: windows follow from the extents of x and y.
+    ``adaptive``: windows follow from the extents of x and y. ``apart``: windows share no columns
+    and lie between the first and the last of the image, so that no lines are needed.
 
     ``scratch`` has three parts: a line of neutral values, one over the counted taps of every column
     of y (from ``inverses`` on), and ``block_rows`` lines, ``pitch`` apart, the first column of the
@@ -92,6 +94,7 @@ class Pool:
     adjacent: bool
     equal: bool
     adaptive: bool
+    apart: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
@@ -106,14 +109,11 @@ class Pool:
                 asm.store(asm.splat(Reduction(asm, self.kind).neutral), scratch, v)
             pool = _Emitter(asm, self, args, scratch)
             pool.emit_inverses()
-            block_rows, out_height = args.load("block_rows", "out_height")
             with emit_planes(asm, args, first, last) as place:
-                with asm.loop(out_height, step=block_rows) as begin:
-                    rows = asm.minimum(block_rows, out_height - begin)
-                    with asm.loop(rows) as i:
-                        pool.emit_down(place.x, begin + i, i)
-                    with asm.loop(rows) as i:
-                        pool.emit_across(place.y, begin + i, i)
+                if self.apart:
+                    pool.emit_apart(place)
+                else:
+                    pool.emit_blocks(place)
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,14 @@ class _Emitter:
         self.inverses = scratch + args["inverses"]
         self.lines = scratch + args["lines"]
         self.width, self.out_width = args.load("width", "out_width")
+        # Of rows narrower than a vector: made once, not for every row.
+        self._inside, self._stored = asm.lanes_below(self.width), asm.lanes_below(self.out_width)
+        if pool.apart:
+            assert pool.stride_w is not None
+            assert pool.kernel[1] is not None
+            bounds = asm.index(0), self.width
+            self._whole = TapLoad(asm, pool.stride_w, pool.kernel[1])
+            self._narrow = TapLoad(asm, pool.stride_w, pool.kernel[1], bounds)
 
     def emit_inverses(self) -> None:
         """One over the counted taps of every column of y."""
@@ -190,6 +198,17 @@ class _Emitter:
             count = end - asm.maximum(span.start, args[f"count_{before}"])
         return asm.divide(1.0, asm.to_float(count))
 
+    def emit_blocks(self, place: Place) -> None:
+        """Reduce a plane in blocks of rows: down, then across."""
+        asm = self.asm
+        block_rows, out_height = self.args.load("block_rows", "out_height")
+        with asm.loop(out_height, step=block_rows) as begin:
+            rows = asm.minimum(block_rows, out_height - begin)
+            with asm.loop(rows) as i:
+                self.emit_down(place.x, begin + i, i)
+            with asm.loop(rows) as i:
+                self.emit_across(place.y, begin + i, i)
+
     def emit_down(self, x: Value, row: Value, line: Value) -> None:
         """Reduce the rows of output row ``row``: column by column of the image."""
         asm, lanes, width = self.asm, self.asm.lanes, self.width
@@ -201,10 +220,44 @@ class _Emitter:
             place = asm.minimum(v, width - lanes)
             asm.store(column(place, None), to, place)
         with asm.when(wide.equals(0)):
-            mask = asm.lanes_below(width)
-            asm.store(column(asm.index(0), mask), to, mask=mask)
+            asm.store(column(asm.index(0), self._inside), to, mask=self._inside)
+
+    def emit_apart(self, place: Place) -> None:
+        """Reduce a plane of windows that are apart, each down and across at once."""
+        asm, lanes, width = self.asm, self.asm.lanes, self.out_width
+        y_h, height = self.args.load("y_h", "out_height")
+        wide = asm.compare(">=", width, lanes)
+        with asm.when(wide), asm.loop(height) as i:
+            sources, factor = self._sources(place.x, i), self._row_factor(i)
+            with asm.loop(width, step=lanes) as v:
+                column = asm.minimum(v, width - lanes)
+                value = self._window(sources, self._whole, column, factor)
+                asm.store(value, place.y + i * y_h, column)
+        with asm.when(wide.equals(0)), asm.loop(height) as i:
+            sources, factor = self._sources(place.x, i), self._row_factor(i)
+            value = self._window(sources, self._narrow, asm.index(0), factor)
+            asm.store(value, place.y + i * y_h, mask=self._stored)
+
+    def _row_factor(self, row: Value) -> Value:
+        return self.asm.splat(self.args["factor"] if self.pool.equal else self._inverse("h", row))
+
+    def _window(
+        self, sources: Sequence[Value], load: TapLoad, column: Value, factor: Value
+    ) -> Value:
+        """Outputs ``column`` and on of the rows ``sources``."""
+        rows = [load.parts(source + column * load.stride) for source in sources]
+        parts = [self.reduce(part) for part in zip(*rows, strict=True)]
+        value = self.reduce(load.picked(parts))
+        return self._mean(value, factor, column, self.asm.lanes)
 
     def _unrolled_column(self, x: Value, row: Value) -> Callable[[Value, Mask], Value]:
+        sources = self._sources(x, row)
+        return lambda v, mask: self.reduce(
+            [self.asm.load(source, v, mask=mask) for source in sources]
+        )
+
+    def _sources(self, x: Value, row: Value) -> list[Value]:
+        """The rows of output row ``row``, in its order; those outside are neutral."""
         asm, args = self.asm, self.args
         assert self.pool.kernel[0] is not None
         in_row = row * args["stride_h"] - args["pad_top"]
@@ -213,7 +266,7 @@ class _Emitter:
             inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, args["height"])
             sources.append(asm.select(inside, x + in_row * args["x_h"], self.neutral_line))
             in_row = in_row + args["dilation_h"]
-        return lambda v, mask: self.reduce([asm.load(s, v, mask=mask) for s in sources])
+        return sources
 
     def _column(self, x: Value, row: Value) -> Callable[[Value, Mask], Value]:
         asm, args = self.asm, self.args
@@ -248,7 +301,7 @@ class _Emitter:
             asm.store(self._mean(self._vector(source, place), factor, place, lanes), to, place)
         with asm.when(wide.equals(0)):
             value = self._mean(self._vector(source, asm.index(0)), factor, asm.index(0), lanes)
-            asm.store(value, to, mask=asm.lanes_below(width))
+            asm.store(value, to, mask=self._stored)
 
     def _mean(self, value: Value, factor: Value, column: Value, lanes: int) -> Value:
         """``value`` over the number of its pixels, if it is a sum."""

@@ -49,10 +49,17 @@ class TapLoad:
 
     def __call__(self, pointer: Value) -> list[Value]:
         """Load."""
-        parts = [
+        return self.picked(self.parts(pointer))
+
+    def parts(self, pointer: Value) -> list[Value]:
+        """The vectors side by side that hold all taps, for `picked`."""
+        return [
             self.asm.load(pointer, offset, mask=mask)
             for offset, mask in zip(self._offsets, self._masks, strict=True)
         ]
+
+    def picked(self, parts: list[Value]) -> list[Value]:
+        """The vector of each tap."""
         if self.stride == 1:
             return parts
         return [self._pick(parts, tap) for tap in range(self.taps)]
