@@ -150,6 +150,34 @@ def test_long_sums_are_as_exact_as_short_ones() -> None:
         assert oracle.max_error(y, _reference(x, weight)) <= 2e-6
 
 
+# Outputs that form a map
+
+
+@pytest.mark.parametrize("leading", [(), (3,), (2, 10), (0,)], ids=str)
+@pytest.mark.parametrize("pool", [None, nnpack.MaxPool(2), nnpack.AveragePool(2)])
+def test_outputs_may_form_a_map_that_is_pooled(leading: tuple[int, ...], pool: Any) -> None:
+    x, weight, bias = _random(*leading, 20), _random(5 * 6 * 7, 20), _random(5 * 6 * 7)
+    residual = _random(*leading, 5, 6, 7)
+    maps = (_reference(x, weight) + bias).reshape(*leading, 5, 6, 7) + residual
+    reference = np.maximum(maps, 0)
+    if pool is not None:
+        windows = reference[..., :6].reshape(*leading, 5, 3, 2, 3, 2)
+        axes = (-3, -1)
+        is_max = isinstance(pool, nnpack.MaxPool)
+        reference = windows.max(axes) if is_max else windows.mean(axes)
+    words: dict[str, Any] = {
+        "activation": nnpack.Relu(),
+        "map_shape": [5, 6, 7],
+        "pool": pool,
+    }
+    layer = nnpack.Linear(weight, bias, **words)
+    for _ in range(2):
+        _assert_close(nnpack.linear(x, weight, bias, residual=residual, **words), reference)
+        _assert_close(layer(x, residual=residual), reference)
+    if pool is not None:
+        assert "following pass" in str(layer.explain(x.shape))
+
+
 # Storage, copies, layers
 
 
@@ -279,6 +307,16 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "position": ({"residual_position": "between"}, nnpack.ProblemError, "residual_position"),
     "activation": ({"activation": nnpack.Relu}, nnpack.DtypeError, "activation"),
     "accuracy": ({"accuracy": "best"}, nnpack.ProblemError, "accuracy"),
+    "map": ({"map_shape": (1, 2, 2)}, nnpack.ProblemError, "has 4 places"),
+    "map of rank 2": ({"map_shape": (1, 3)}, nnpack.ProblemError, "3 dimensions"),
+    "a number as map": ({"map_shape": 3}, nnpack.ProblemError, "map"),
+    "pool without a map": ({"pool": nnpack.MaxPool(2)}, nnpack.ProblemError, "map_shape"),
+    "a narrow map": (
+        {"pool": nnpack.MaxPool(2), "map_shape": (1, 1, 3)},
+        nnpack.ProblemError,
+        "at least 2x2",
+    ),
+    "pool": ({"pool": "max", "map_shape": (3, 1, 1)}, nnpack.DtypeError, "pool"),
     "threads": ({"threads": 0}, nnpack.ProblemError, "threads"),
     "out": ({"out": np.zeros((2, 4), F32)}, nnpack.ProblemError, "out.shape"),
 }

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from typing import SupportsIndex
 
 from nnpack.arguments import as_shape
-from nnpack.epilogue import Activation, Epilogue, ResidualPosition, Terms
+from nnpack.epilogue import Activation, Epilogue, Pooling, ResidualPosition, Terms
 from nnpack.errors import ProblemError
-from nnpack.frozen import dataclass
+from nnpack.frozen import dataclass, replace
 from nnpack.problem import MAX_ARRAY_BYTES, Accuracy, WeightStorage
 
 __all__ = ["ColumnSumProblem", "MatrixStrides", "ProductProblem"]
@@ -29,21 +29,23 @@ MatrixStrides = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class ProductProblem:
-    """``y[m, n] = epilogue(sum_k a[m, k] * b[n, k])``, y dense and of ``y_shape``.
+    """``y[m, n] = epilogue(sum_k a[m, k] * b[n, k])``, y dense.
 
-    The last extent of ``y_shape`` are the columns, all others together the rows. Scale and bias
-    have a number for each column.
+    The last extent of ``shape`` are the columns, all others together the rows. Scale and bias have
+    a number for each column. With ``map_shape`` (c, h, w) the columns form a map, which the
+    epilogue may pool.
 
     Raises ProblemError when a field is out of its range.
     """
 
-    y_shape: tuple[int, ...]
+    shape: tuple[int, ...]
     depth: int
     a_strides: MatrixStrides
     b_strides: MatrixStrides
     epilogue: Epilogue = Epilogue()
     accuracy: Accuracy = "fast"
     weight_storage: WeightStorage = "float32"
+    map_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         _check_one_of("accuracy", self.accuracy, ("fast", "exact"))
@@ -59,12 +61,25 @@ class ProductProblem:
     @property
     def rows(self) -> int:
         """Rows of the product."""
-        return math.prod(self.y_shape[:-1])
+        return math.prod(self.shape[:-1])
 
     @property
     def columns(self) -> int:
         """Columns of the product."""
-        return self.y_shape[-1]
+        return self.shape[-1]
+
+    @property
+    def unpooled_shape(self) -> tuple[int, ...]:
+        """The shape of y before a pool, which is that of a residual."""
+        return self.shape if self.map_shape is None else (*self.shape[:-1], *self.map_shape)
+
+    @property
+    def y_shape(self) -> tuple[int, ...]:
+        """The shape of y."""
+        if self.epilogue.pool is None or self.map_shape is None:
+            return self.unpooled_shape
+        channels, *outputs = self.map_shape
+        return (*self.shape[:-1], channels, *self.epilogue.stored((outputs[0], outputs[1])))
 
     @property
     def is_empty(self) -> bool:
@@ -89,6 +104,8 @@ class ProductProblem:
         residual_position: ResidualPosition = "before",
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
+        map_shape: Sequence[SupportsIndex] | None = None,
+        pool: Pooling | None = None,
         x_strides: MatrixStrides | None = None,
         weight_strides: MatrixStrides | None = None,
     ) -> ProductProblem:
@@ -100,16 +117,26 @@ class ProductProblem:
         """
         outputs, inputs = as_shape("weight", weight_shape, ("O", "I"))
         leading = _leading("x", x_shape, inputs, "I")
-        y_shape = *leading, outputs
+        shape = *leading, outputs
+        places = None if map_shape is None else _as_map(map_shape, outputs)
+        if places is not None and residual_shape is not None:
+            _check_residual(tuple(residual_shape), (*leading, *places))
+            residual_shape = shape
+        if pool is not None and places is None:
+            raise ProblemError(f"pool={pool} needs map_shape=(c, h, w), the form of the outputs")
         terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
+        epilogue = replace(terms.epilogue(activation, shape, axis=-1), pool=pool)
+        if pool is not None and places is not None and min(places[1:]) == 1:
+            raise ProblemError(f"pool={pool} needs a map of at least 2x2, got map_shape={places}")
         return cls(
-            y_shape=y_shape,
+            shape=shape,
             depth=inputs,
             a_strides=x_strides or (inputs, 1),
             b_strides=weight_strides or (inputs, 1),
-            epilogue=terms.epilogue(activation, y_shape, axis=-1),
+            epilogue=epilogue,
             accuracy=accuracy,
             weight_storage=weight_storage,
+            map_shape=places,
         )
 
     @classmethod
@@ -128,7 +155,7 @@ class ProductProblem:
         leading = _leading("grad_output", grad_output_shape, outputs, "O")
         row, step = weight_strides or (inputs, 1)
         return cls(
-            y_shape=(*leading, inputs),
+            shape=(*leading, inputs),
             depth=outputs,
             a_strides=grad_output_strides or (outputs, 1),
             b_strides=(step, row),
@@ -158,7 +185,7 @@ class ProductProblem:
         x_row, x_step = x_strides or (inputs, 1)
         row, step = grad_output_strides or (outputs, 1)
         return cls(
-            y_shape=(outputs, inputs),
+            shape=(outputs, inputs),
             depth=math.prod(leading),
             a_strides=(step, row),
             b_strides=(x_step, x_row),
@@ -192,6 +219,22 @@ class ColumnSumProblem:
             row_stride=outputs if row_stride is None else row_stride,
             epilogue=_gradient_epilogue(accumulate),
         )
+
+
+def _as_map(map_shape: Sequence[SupportsIndex], outputs: int) -> tuple[int, int, int]:
+    """``(c, h, w)``, as many places as there are outputs."""
+    channels, height, width = as_shape("map", map_shape, ("c", "h", "w"))
+    if channels * height * width != outputs:
+        raise ProblemError(
+            f"map_shape={(channels, height, width)} has {channels * height * width} places; it "
+            f"must have {outputs}, the O of weight (O, I)"
+        )
+    return channels, height, width
+
+
+def _check_residual(found: tuple[SupportsIndex, ...], shape: tuple[int, ...]) -> None:
+    if found != shape:
+        raise ProblemError(f"residual.shape={found} must be {shape}, what it is added to")
 
 
 def _gradient_epilogue(accumulate: bool) -> Epilogue:

@@ -11,16 +11,18 @@ from nnpack.algorithms.base import (
     round_up,
 )
 from nnpack.algorithms.cost import cache_bandwidth
+from nnpack.algorithms.pooling import plan_pooling
 from nnpack.algorithms.storage import STORAGE_BYTES
 from nnpack.codegen.target import Target
-from nnpack.frozen import dataclass
+from nnpack.frozen import dataclass, replace
 from nnpack.kernels.column_sums import VECTORS, ColumnSums
 from nnpack.kernels.dots import MAX_ROWS, DotProducts
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.operands import Consecutive, PackPanels
 from nnpack.kernels.product import MatrixProduct
 from nnpack.linear_problem import ColumnSumProblem, MatrixStrides, ProductProblem
-from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
+from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat, chain_plans
+from nnpack.pool_problem import PoolProblem
 from nnpack.problem import WeightStorage
 
 __all__ = ["estimate_product", "plan_column_sums", "plan_packed_product", "plan_product"]
@@ -53,13 +55,31 @@ def plan_product(problem: ProductProblem, target: Target, threads: int) -> Plan:
     """The plan that reads both operands where they stand: a is the slot ``x``, b ``weight``."""
     deep = consecutive(problem.a_strides) == consecutive(problem.b_strides) == "depth"
     if deep and problem.rows <= MAX_ROWS:
-        return _plan_dots(problem, target, threads)
-    return _plan(problem, target, threads, packed=False)
+        plan = _plan_dots(_unpooled(problem), target, threads)
+    else:
+        plan = _plan(_unpooled(problem), target, threads, packed=False)
+    return _with_pool(plan, problem, target, threads)
 
 
 def plan_packed_product(problem: ProductProblem, target: Target, threads: int) -> Plan:
     """The plan with b, the slot ``weight``, packed ahead; a is the slot ``x``."""
-    return _plan(problem, target, threads, packed=True)
+    plan = _plan(_unpooled(problem), target, threads, packed=True)
+    return _with_pool(plan, problem, target, threads)
+
+
+def _unpooled(problem: ProductProblem) -> ProductProblem:
+    return replace(problem, epilogue=replace(problem.epilogue, pool=None))
+
+
+def _with_pool(plan: Plan, problem: ProductProblem, target: Target, threads: int) -> Plan:
+    """``plan``, and a pass over its outputs, in the workspace, when they are pooled."""
+    pool = problem.epilogue.pool
+    if pool is None or problem.map_shape is None:
+        return plan
+    stated = PoolProblem.pool2d(pool.kind, (problem.rows, *problem.map_shape), 2)
+    pooling = plan_pooling(stated, target, threads)
+    chained = chain_plans(plan, pooling, FLOAT_BYTES * problem.rows * problem.columns)
+    return replace(chained, detail=f"{plan.detail}, pool in a following pass")
 
 
 def _plan(problem: ProductProblem, target: Target, threads: int, *, packed: bool) -> Plan:

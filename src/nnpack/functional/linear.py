@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -14,7 +15,7 @@ from nnpack.functional.matrices import as_matrix, matrix_strides
 from nnpack.functional.residual import placed_output
 from nnpack.functional.running import run_planned
 from nnpack.linear_problem import ColumnSumProblem, MatrixStrides, ProductProblem
-from nnpack.problem import Accuracy, Activation, ResidualPosition
+from nnpack.problem import Accuracy, Activation, Pooling, ResidualPosition
 
 __all__ = [
     "linear",
@@ -33,6 +34,8 @@ def linear(
     activation: Activation | None = None,
     residual: object = None,
     residual_position: ResidualPosition = "before",
+    map_shape: Sequence[SupportsIndex] | None = None,
+    pool: Pooling | None = None,
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
@@ -45,6 +48,8 @@ def linear(
     their size is ever copied, unless neither their rows nor their columns are consecutive. `Linear`
     packs them once, and is faster.
 
+    ``map_shape``: the outputs form a map (c, h, w), the result is (..., c, h, w), or with ``pool``,
+    a `MaxPool` or an `AveragePool`, (..., c, h // 2, w // 2); a residual has the shape before it.
     Either ``accuracy`` is met. Returns a C-contiguous float32 array, or ``out``, which may be
     ``residual`` itself.
 
@@ -61,10 +66,12 @@ def linear(
     given = {name: array for name, array in arrays.items() if array is not None}
     shapes = tuple((f"{name}_shape", array.shape) for name, array in given.items())
     strides = matrix_strides(given["x"]), matrix_strides(given["weight"])
+    places = tuple(map_shape) if isinstance(map_shape, Iterable) else map_shape
+    words = activation, residual_position, places, pool, accuracy
     try:
-        problem = _state(shapes, strides, activation, residual_position, accuracy)
+        problem = _state(shapes, strides, words)
     except TypeError:  # an argument that cannot be a key is malformed: say how
-        problem = _state.__wrapped__(shapes, strides, activation, residual_position, accuracy)
+        problem = _state.__wrapped__(shapes, strides, words)
     y, read = placed_output(problem, given, out)
     if not problem.is_empty:
         run_planned(plan_product, problem, {**read, "y": y}, threads)
@@ -75,15 +82,16 @@ def linear(
 def _state(
     shapes: tuple[tuple[str, Any], ...],
     strides: tuple[MatrixStrides | None, MatrixStrides | None],
-    activation: Activation | None,
-    residual_position: ResidualPosition,
-    accuracy: Accuracy,
+    words: tuple[Any, ...],
 ) -> ProductProblem:
     """The problem of a call, kept: stating one takes longer than a small layer."""
+    activation, residual_position, map_shape, pool, accuracy = words
     return ProductProblem.linear(
         **dict(shapes),
         activation=activation,
         residual_position=residual_position,
+        map_shape=map_shape,
+        pool=pool,
         accuracy=accuracy,
         x_strides=strides[0],
         weight_strides=strides[1],

@@ -13,7 +13,7 @@ from nnpack.functional.matrices import as_matrix, matrix_strides
 from nnpack.layers.base import Layer, Weights, as_shape_argument
 from nnpack.linear_problem import ProductProblem
 from nnpack.plan import Plan
-from nnpack.problem import Accuracy, Activation, ResidualPosition, WeightStorage
+from nnpack.problem import Accuracy, Activation, Pooling, ResidualPosition, WeightStorage
 from nnpack.settings import get_num_threads
 
 __all__ = ["Linear"]
@@ -42,6 +42,8 @@ class Linear(Layer):
         scale: object = None,
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
+        map_shape: Sequence[SupportsIndex] | None = None,
+        pool: Pooling | None = None,
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
         weight_storage: WeightStorage = "float32",
@@ -49,6 +51,8 @@ class Linear(Layer):
         options = {
             "activation": activation,
             "residual_position": residual_position,
+            "map_shape": map_shape,
+            "pool": pool,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }
@@ -88,6 +92,9 @@ class Linear(Layer):
         words = {**self._options, **shapes}
         strides = None if x is None else matrix_strides(x)
         return ProductProblem.linear(shape, **words, x_strides=strides)
+
+    def _residual_shape(self, problem: ProductProblem) -> tuple[int, ...]:
+        return problem.unpooled_shape
 
     def _make_plan(
         self, weights: Weights, problem: ProductProblem, target: Target, threads: int
