@@ -127,12 +127,20 @@ class Place:
 
 @contextmanager
 def emit_planes(asm: Assembler, args: Arguments, first: Value, last: Value) -> Iterator[Place]:
-    """Loop over the planes of tasks first .. last."""
+    """Loop over the planes of tasks first .. last.
+
+    Image and channel are counted: a division a plane takes as long as a small plane.
+    """
     size, channels = args.load("task_planes", "channels")
-    with asm.loop(asm.minimum(last * size, args["planes"]), start=first * size) as plane:
-        n, c = plane // channels, plane % channels
+    start, stop = first * size, asm.minimum(last * size, args["planes"])
+    state = {"n": start // channels, "c": start % channels}
+    with asm.loop(stop, start=start, carry=state) as plane:
+        n, c = state["n"], state["c"]
         x = args["x"] + n * args["x_n"] + c * args["x_c"]
         yield Place(plane, x, args["y"] + n * args["y_n"] + c * args["y_c"])
+        full = (c + 1).equals(channels)
+        state["c"] = asm.select(full, asm.index(0), c + 1)
+        state["n"] = asm.select(full, n + 1, n)
 
 
 @dataclass(frozen=True)
