@@ -7,6 +7,8 @@ is a convolution. Their extents are those of x, whatever the forward convolution
 
 from __future__ import annotations
 
+import functools
+
 from nnpack.epilogue import Epilogue
 from nnpack.geometry import dense_strides
 from nnpack.problem import Problem, RowStrides, TransposedProblem
@@ -14,6 +16,7 @@ from nnpack.problem import Problem, RowStrides, TransposedProblem
 __all__ = ["conv2d_transpose_of", "conv_transpose2d_transpose_of"]
 
 
+@functools.lru_cache(maxsize=256)
 def conv2d_transpose_of(
     forward: Problem, grad_strides: RowStrides, epilogue: Epilogue
 ) -> TransposedProblem:
@@ -45,6 +48,7 @@ def conv2d_transpose_of(
     )
 
 
+@functools.lru_cache(maxsize=256)
 def conv_transpose2d_transpose_of(
     forward: TransposedProblem, grad_strides: RowStrides, epilogue: Epilogue
 ) -> Problem:

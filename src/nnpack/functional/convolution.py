@@ -21,6 +21,7 @@ from nnpack.codegen.target import Target, host_target
 from nnpack.execution import Program, Runnable
 from nnpack.functional.residual import placed_output
 from nnpack.functional.running import reported
+from nnpack.functional.stating import stated
 from nnpack.plan import packed_in_workspace
 from nnpack.planner import AnyProblem, check_algorithm, make_plan
 from nnpack.problem import (
@@ -146,7 +147,7 @@ class _Operands:
     ) -> AnyProblem:
         """The problem that ``statement`` makes of the shapes and ``words``."""
         shapes: dict[str, Any] = {f"{name}_shape": a.shape for name, a in self.given.items()}
-        return statement(**shapes, **words, x_strides=element_strides(self.given["x"]))
+        return stated(statement, **shapes, **words, x_strides=element_strides(self.given["x"]))
 
 
 def _run_cold(

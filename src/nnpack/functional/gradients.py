@@ -23,6 +23,7 @@ from nnpack.functional.gradient_arguments import check_gradient, gradient_output
 from nnpack.functional.output_gradients import behind_activation
 from nnpack.functional.residual import is_overwritten_early, readable_residual
 from nnpack.functional.running import reported
+from nnpack.functional.stating import stated
 from nnpack.geometry import Shape
 from nnpack.input_gradient import conv2d_transpose_of, conv_transpose2d_transpose_of
 from nnpack.plan import packed_in_workspace
@@ -70,9 +71,10 @@ def conv2d_input_gradient(
     check_algorithm(algorithm)
     grad_output = as_float32("grad_output", grad_output, 4)
     weight = np.ascontiguousarray(as_float32("weight", weight, 4))
-    forward = Problem.conv2d(
-        input_shape,
-        weight.shape,
+    forward = stated(
+        Problem.conv2d,
+        x_shape=input_shape,
+        weight_shape=weight.shape,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -119,9 +121,10 @@ def conv_transpose2d_input_gradient(
     check_algorithm(algorithm)
     grad_output = as_float32("grad_output", grad_output, 4)
     weight = np.ascontiguousarray(as_float32("weight", weight, 4))
-    forward = TransposedProblem.conv_transpose2d(
-        input_shape,
-        weight.shape,
+    forward = stated(
+        TransposedProblem.conv_transpose2d,
+        x_shape=input_shape,
+        weight_shape=weight.shape,
         stride=stride,
         padding=padding,
         output_padding=output_padding,

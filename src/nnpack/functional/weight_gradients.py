@@ -13,6 +13,7 @@ from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
 from nnpack.functional.output_gradients import behind_activation, dense_planes
 from nnpack.functional.running import Planner, run_planned
+from nnpack.functional.stating import stated
 from nnpack.gradient_planner import explain_weight_gradient, weight_gradient_planner
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.input_gradient import conv_transpose2d_transpose_of
@@ -56,9 +57,10 @@ def conv2d_weight_gradient(
     """
     x, grad_output = as_float32("x", x, 4), as_float32("grad_output", grad_output, 4)
     x = with_unit_column_stride(x)
-    forward = Problem.conv2d(
-        x.shape,
-        weight_shape,
+    forward = stated(
+        Problem.conv2d,
+        x_shape=x.shape,
+        weight_shape=weight_shape,
         stride=stride,
         padding=padding,
         dilation=dilation,
@@ -100,9 +102,10 @@ def conv_transpose2d_weight_gradient(
     Raises as `conv2d` does.
     """
     x, grad_output = as_float32("x", x, 4), as_float32("grad_output", grad_output, 4)
-    transposed = TransposedProblem.conv_transpose2d(
-        x.shape,
-        weight_shape,
+    transposed = stated(
+        TransposedProblem.conv_transpose2d,
+        x_shape=x.shape,
+        weight_shape=weight_shape,
         stride=stride,
         padding=padding,
         output_padding=output_padding,
