@@ -11,7 +11,14 @@ except ImportError as error:
 
 from nnpack.integrations.torch.conversion import convert
 from nnpack.integrations.torch.convolution import conv2d, conv_transpose2d
-from nnpack.integrations.torch.modules import BatchNorm2d, Conv2d, ConvTranspose2d, MaxPool2d
+from nnpack.integrations.torch.linear import linear
+from nnpack.integrations.torch.modules import (
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Linear,
+    MaxPool2d,
+)
 from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.pooling import max_pool2d
 
@@ -19,10 +26,12 @@ __all__ = [
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
+    "Linear",
     "MaxPool2d",
     "batch_norm",
     "conv2d",
     "conv_transpose2d",
     "convert",
+    "linear",
     "max_pool2d",
 ]

@@ -20,6 +20,7 @@ _REPLACEMENTS = {
     torch.nn.BatchNorm2d: modules.BatchNorm2d,
     torch.nn.Conv2d: modules.Conv2d,
     torch.nn.ConvTranspose2d: modules.ConvTranspose2d,
+    torch.nn.Linear: modules.Linear,
     torch.nn.MaxPool2d: modules.MaxPool2d,
 }
 
@@ -27,11 +28,11 @@ _REPLACEMENTS = {
 def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fast") -> _Module:
     """``module`` with its layers computed by the library, for training and for inference.
 
-    Layers that are exactly `torch.nn.Conv2d`, `ConvTranspose2d`, `MaxPool2d` or `BatchNorm2d`
-    become instances of subclasses of theirs (`nnpack.torch.Conv2d`, ...). Parameters, buffers,
-    their gradients, hooks, modes and state dicts stay what they are. Subclasses of others (lazy or
-    parametrised layers among them) are left alone. Layers that are converted already only take the
-    ``accuracy``.
+    Layers that are exactly `torch.nn.Conv2d`, `ConvTranspose2d`, `Linear`, `MaxPool2d` or
+    `BatchNorm2d` become instances of subclasses of theirs (`nnpack.torch.Conv2d`, ...). Parameters,
+    buffers, their gradients, hooks, modes and state dicts stay what they are. Subclasses of others
+    (lazy or parametrised layers among them) are left alone. Layers that are converted already only
+    take the ``accuracy``.
 
     With ``inplace`` the layers change where they stand; otherwise the modules are copied, and
     the copy shares all parameters and buffers with ``module``.

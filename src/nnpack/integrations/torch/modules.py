@@ -15,12 +15,14 @@ from nnpack.integrations.torch.convolution import (
     conv2d,
     conv_transpose2d,
 )
+from nnpack.integrations.torch.linear import are_rows, linear
+from nnpack.integrations.torch.linear import are_weights as are_matrix
 from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.packed import Packing
 from nnpack.integrations.torch.pooling import max_pool2d
 from nnpack.problem import Accuracy
 
-__all__ = ["CONVOLUTIONS", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "MaxPool2d"]
+__all__ = ["CONVOLUTIONS", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Linear", "MaxPool2d"]
 
 
 class _Named(torch.nn.Module):
@@ -93,6 +95,24 @@ class ConvTranspose2d(_Named, Packing, torch.nn.ConvTranspose2d):
             accuracy=accuracy,
             threads=threads,
         )
+
+
+class Linear(_Named, Packing, torch.nn.Linear):
+    """`torch.nn.Linear`, computed by the library where it can."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """As `torch.nn.Linear`."""
+        weight, bias = self.weight, self.bias
+        if not self.training and are_rows(rows) and are_matrix(weight, bias):
+            y = self._run_packed(rows, weight, bias, ())
+            if y is not None:
+                return y
+        return linear(rows, weight, bias)
+
+    def _make_layer(
+        self, weight: object, bias: object, words: tuple[Any, ...], threads: int
+    ) -> nnpack.Linear:
+        return nnpack.Linear(weight, bias, threads=threads)
 
 
 class MaxPool2d(_Named, torch.nn.MaxPool2d):
