@@ -35,12 +35,15 @@ class Node:
     def of(cls, case: Case) -> Node:
         """Read the attributes of ``case``."""
         attributes = case.attributes
-        kernel = _pair(case.inputs[1].shape[2:])
+        x, weight = case.inputs[:2]
+        assert x is not None
+        assert weight is not None
+        kernel = _pair(weight.shape[2:])
         if tuple(attributes.get("kernel_shape", kernel)) != kernel:
             raise ValueError(f"{case.name}: kernel_shape differs from the weights' {kernel}")
         shape = attributes.get("output_shape")
         return cls(
-            image=_pair(case.inputs[0].shape[2:]),
+            image=_pair(x.shape[2:]),
             kernel=kernel,
             strides=_pair(attributes.get("strides", (1, 1))),
             dilations=_pair(attributes.get("dilations", (1, 1))),

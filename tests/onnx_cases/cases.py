@@ -1,4 +1,4 @@
-"""The backend test cases of the onnx package whose model is a single Conv or ConvTranspose."""
+"""The backend test cases of the onnx package whose model is a single node of what is here."""
 
 from __future__ import annotations
 
@@ -13,32 +13,59 @@ from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 
-OPERATORS = ("Conv", "ConvTranspose")
-_NODE_MODULES = ("conv", "convtranspose")
+_NODE_MODULES = {
+    "Add": "add",
+    "AveragePool": "averagepool",
+    "BatchNormalization": "batch_normalization",
+    "Clip": "clip",
+    "Concat": "concat",
+    "Conv": "conv",
+    "ConvTranspose": "convtranspose",
+    "Elu": "elu",
+    "Gelu": "gelu",
+    "Gemm": "gemm",
+    "GlobalAveragePool": "globalaveragepool",
+    "GlobalMaxPool": "globalmaxpool",
+    "HardSigmoid": "hardsigmoid",
+    "HardSwish": "hardswish",
+    "LeakyRelu": "leakyrelu",
+    "LogSoftmax": "logsoftmax",
+    "MatMul": "matmul",
+    "MaxPool": "maxpool",
+    "Mish": "mish",
+    "PRelu": "prelu",
+    "Pad": "pad",
+    "Relu": "relu",
+    "Resize": "resize",
+    "Sigmoid": "sigmoid",
+    "Softmax": "softmax",
+    "Swish": "swish",
+    "Tanh": "tanh",
+    "Upsample": "upsample",
+}
+OPERATORS = tuple(_NODE_MODULES)
 _CONVERTED_FAMILIES = ("pytorch-converted", "pytorch-operator")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One node with its inputs, the output that onnx expects, and the tolerances it grants."""
+    """One node with its inputs, the outputs that onnx expects, and the tolerances it grants.
+
+    An optional input that is left out, with others behind it, is None.
+    """
 
     name: str
     operator: str
+    opset: int
     attributes: dict[str, Any]
-    inputs: tuple[Array, ...]
-    expected: Array
+    inputs: tuple[Array | None, ...]
+    expected: tuple[Array, ...]
     rtol: float
     atol: float
 
-    @property
-    def applicable(self) -> bool:
-        """Whether this is a float32 convolution over images; others are not in this library."""
-        x = self.inputs[0]
-        return x.ndim == 4 and all(array.dtype == np.float32 for array in self.inputs)
-
 
 def collect_cases() -> tuple[Case, ...]:
-    """Every case of a single Conv or ConvTranspose, in any number of dimensions, by name."""
+    """Every case of a single node of ``OPERATORS``, by name."""
     return tuple(sorted([*_node_cases(), *_converted_cases()], key=lambda case: case.name))
 
 
@@ -48,7 +75,7 @@ def _node_cases() -> Iterator[Case]:
     onnx's own loader would make those of all its 200 operators, which takes 5 s.
     """
     package = "onnx.backend.test.case.node"
-    for module in _NODE_MODULES:
+    for module in _NODE_MODULES.values():
         import_module(f"{package}.{module}")
     for case in import_module(package)._NodeTestCases:
         for inputs, outputs in case.data_sets:
@@ -79,7 +106,7 @@ def _arrays(folder: Path, kind: str) -> list[Array]:
 def _single_node(
     name: str, model: Any, inputs: list[Array], outputs: list[Array], tolerances: Any
 ) -> Iterator[Case]:
-    """Yield the case unless the model is something else than one Conv or ConvTranspose."""
+    """Yield the case unless the model is something else than one node of ``OPERATORS``."""
     from onnx import helper, numpy_helper
 
     graph = model.graph
@@ -93,8 +120,9 @@ def _single_node(
         name=name,
         operator=node.op_type,
         attributes={each.name: helper.get_attribute_value(each) for each in node.attribute},
-        inputs=tuple(np.asarray(values[each]) for each in node.input if each),
-        expected=np.asarray(outputs[0]),
+        opset=max(each.version for each in model.opset_import if not each.domain),
+        inputs=tuple(np.asarray(values[each]) if each else None for each in node.input),
+        expected=tuple(np.asarray(output) for output in outputs),
         rtol=tolerances.rtol,
         atol=tolerances.atol,
     )
