@@ -79,6 +79,24 @@ def conv_transpose2d(
     return y
 
 
+def one_dimensional(function: Callable[..., Array], *names: str) -> Callable[..., Array]:
+    """A convolution along one dimension, whose arguments behind the bias are ``names``."""
+
+    def call(
+        x: Array, weight: Array, bias: Array | None = None, *values: Any, **options: Any
+    ) -> Array:
+        words = {**dict(zip(names, values, strict=False)), **options}
+        plain = words.get("padding") != "same" or pair(words.get("stride", 1)) == 1
+        need(plain, "PyTorch refuses strides here, this library does not")
+        words = {name: pair(value) for name, value in words.items()}
+        if x.ndim != 2:
+            return function(x, weight, bias, **words)
+        single: Array = function(x[None], weight, bias, **words)[0]
+        return single
+
+    return call
+
+
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     need(weight.ndim == 2, "a vector of weights")
     need(x.ndim > 1, "a single vector")
@@ -249,7 +267,13 @@ ADAPTERS: Mapping[str, Callable[..., Any]] = {
     "nn.functional.adaptive_max_pool2d": adaptive_max_pool2d,
     "nn.functional.avg_pool2d": avg_pool2d,
     "nn.functional.batch_norm": batch_norm,
+    "nn.functional.conv1d": one_dimensional(
+        nnpack.conv1d, "stride", "padding", "dilation", "groups"
+    ),
     "nn.functional.conv2d": conv2d,
+    "nn.functional.conv_transpose1d": one_dimensional(
+        nnpack.conv_transpose1d, "stride", "padding", "output_padding", "groups", "dilation"
+    ),
     "nn.functional.conv_transpose2d": conv_transpose2d,
     "nn.functional.cross_entropy": cross_entropy,
     "nn.functional.elu": elementwise("elu"),

@@ -33,6 +33,7 @@ LEAST_SAMPLES = {
     "nn.functional.adaptive_max_pool2d": 6,
     "nn.functional.avg_pool2d": 4,
     "nn.functional.batch_norm": 8,
+    "nn.functional.conv1d": 5,
     "nn.functional.conv2d": 20,
     "nn.functional.conv_transpose2d": 6,
     "nn.functional.interpolate": 10,
