@@ -222,7 +222,9 @@ def _standing_cycles(problem: Problem, target: Target, choice: _Choice) -> float
     loads = _in_rows(problem, choice) * vectors
     kept = kh * kw if kh * kw <= MAX_KEPT_WEIGHTS else 0
     spilled = max(0, loads + kept - target.registers)
-    memory = loads * (0.5 + wide) + 1.5 * spilled
+    # With a stride each tap column is shuffled out of its vectors, beside as many multiply-adds.
+    shuffles = _in_rows(problem, choice) * kw if problem.stride[1] > 1 else 0
+    memory = loads * (0.5 + wide) + 1.5 * spilled + 1.3 * shuffles * wide
     return max(arithmetic, memory) + 0.3 * min(arithmetic, memory) + 2.0 * choice.rows + 8
 
 
@@ -241,7 +243,8 @@ def _walking_cycles(problem: Problem, target: Target, choice: _Choice) -> float:
     kept = kh * kw if kh * kw <= MAX_KEPT_WEIGHTS else kw
     carried = in_rows * min(problem.stride[1], max(0, kw - problem.stride[1]))
     spilled = max(0, carried + kept + rows + 9 - target.registers)
-    return arithmetic + in_rows * (kw + 0.4) * wide + 4.0 * spilled + 8
+    turned = in_rows * max(1.0, 2.6 * kw - 4.4) * wide
+    return arithmetic + turned + 4.0 * spilled + 8
 
 
 def _inner_columns(problem: Problem, choice: _Choice) -> dict[str, Argument]:
