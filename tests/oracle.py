@@ -7,6 +7,7 @@ anew. Every function loops over the taps of the kernel and leaves the rest to Nu
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -219,14 +220,47 @@ def pool(y: Float64Array, pooling: Any) -> Float64Array:
 
 def activate(y: Float64Array, activation: Any) -> Float64Array:
     """``activation(y)``, element by element."""
-    match type(activation).__name__:
-        case "NoneType":
-            return y
-        case "Relu":
-            return np.where(y > 0, y, activation.slope * y)
-        case "Elu":
-            return np.where(y > 0, y, activation.alpha * np.expm1(np.minimum(y, 0)))
-        case "Clip":
-            return np.clip(y, activation.low, activation.high)
-        case other:
-            raise AssertionError(f"the oracle knows no activation {other}")
+    return y if activation is None else _ACTIVATIONS[type(activation).__name__](y, activation)
+
+
+def _gelu(y: Float64Array, activation: Any) -> Float64Array:
+    if activation.approximate == "none":
+        return _gated(y, 0.5 * _erfc(-y / math.sqrt(2)).astype(np.float64))
+    linear = math.sqrt(8 / math.pi)
+    with np.errstate(over="ignore"):
+        return _gated(y, _sigmoid(y * (linear + 0.044715 * linear * y * y)))
+
+
+def _mish(y: Float64Array, _: Any) -> Float64Array:
+    # tanh(log(1 + e^y)) without what cancels where e^y is small.
+    e = np.exp(np.minimum(y, 30))
+    return _gated(y, e * (e + 2) / (e * (e + 2) + 2))
+
+
+_ACTIVATIONS: dict[str, Callable[[Float64Array, Any], Float64Array]] = {
+    "Relu": lambda y, a: np.where(y > 0, y, a.slope * y),
+    "Prelu": lambda y, a: np.where(y > 0, y, np.array(a.slope).reshape(-1, 1, 1) * y),
+    "Elu": lambda y, a: np.where(y > 0, y, a.alpha * np.expm1(np.minimum(y, 0))),
+    "Clip": lambda y, a: np.clip(y, a.low, a.high),
+    "Sigmoid": lambda y, _: _sigmoid(y),
+    "Tanh": lambda y, _: np.tanh(y),
+    "Silu": lambda y, _: _gated(y, _sigmoid(y)),
+    "HardSigmoid": lambda y, a: np.clip(a.alpha * y + a.beta, 0, 1),
+    "HardSwish": lambda y, _: _gated(y, np.clip((y + 3) / 6, 0, 1)),
+    "Gelu": _gelu,
+    "Mish": _mish,
+}
+
+
+def _sigmoid(y: Float64Array) -> Float64Array:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-y))
+
+
+def _gated(y: Float64Array, gate: Float64Array) -> Float64Array:
+    """``y * gate``, 0 where the gate is: also at minus infinity."""
+    with np.errstate(invalid="ignore"):
+        return np.where(gate == 0, 0.0, y * gate)
+
+
+_erfc: Any = np.frompyfunc(math.erfc, 1, 1)

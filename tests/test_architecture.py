@@ -21,7 +21,7 @@ VOCABULARY = {
     "geometry": set(),
     "arguments": {"errors"},
     "arrays": {"errors"},
-    "epilogue": {"arguments", "errors", "frozen"},
+    "epilogue": {"arguments", "arrays", "errors", "frozen"},
     "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 
 import nnpack
 from nnpack import DtypeError, ProblemError
-from nnpack.problem import Activation, Epilogue, EpilogueKind
+from nnpack.problem import Epilogue, EpilogueKind
 
 
 @pytest.mark.parametrize(
@@ -24,11 +26,18 @@ from nnpack.problem import Activation, Epilogue, EpilogueKind
         (nnpack.Clip(0, 6), "clip", (0.0, 6.0)),
         (nnpack.Clip(-math.inf, 6), "clip", (-math.inf, 6.0)),
         (nnpack.Clip(1, 1), "clip", (1.0, 1.0)),
+        (nnpack.Sigmoid(), "sigmoid", ()),
+        (nnpack.Tanh(), "tanh", ()),
+        (nnpack.Silu(), "silu", ()),
+        (nnpack.HardSigmoid(), "hard_sigmoid", (1 / 6, 0.5)),
+        (nnpack.HardSigmoid(alpha=0.2), "hard_sigmoid", (0.2, 0.5)),
+        (nnpack.HardSwish(), "hard_swish", ()),
+        (nnpack.Gelu(), "gelu", ()),
+        (nnpack.Gelu(approximate="tanh"), "gelu_tanh", ()),
+        (nnpack.Mish(), "mish", ()),
     ],
 )
-def test_kinds_and_parameters(
-    activation: Activation, kind: str, parameters: tuple[float, ...]
-) -> None:
+def test_kinds_and_parameters(activation: Any, kind: str, parameters: tuple[float, ...]) -> None:
     assert activation.kind == kind
     assert activation.parameters == parameters
     epilogue = Epilogue(scale=True, activation=activation)
@@ -93,3 +102,39 @@ def test_an_activation_is_an_instance(activation: Any) -> None:
 def test_activations_are_frozen() -> None:
     with pytest.raises(AttributeError):
         nnpack.Relu().slope = 1.0  # type: ignore[misc]
+
+
+def test_slopes_of_channels_are_kept_by_value() -> None:
+    slope = np.array([0.5, -0.25], np.float32)
+    first = nnpack.Prelu(slope)
+    slope[0] = 3
+    assert first.slope == (0.5, -0.25)
+    assert first == nnpack.Prelu(np.array([0.5, -0.25], np.float32)) != nnpack.Prelu(slope)
+    assert len({first, pickle.loads(pickle.dumps(first)), copy.deepcopy(first)}) == 1
+    assert not first.array.flags.writeable
+
+
+def test_slopes_are_passed_not_compiled_nor_planned() -> None:
+    first, second = (nnpack.Prelu(np.full(3, n, np.float32)) for n in (1, 2))
+    assert Epilogue(activation=first) == Epilogue(activation=second)
+    assert Epilogue(activation=first).kind.activation == "prelu"
+    assert Epilogue(activation=first).parameters == ()
+
+
+@pytest.mark.parametrize("slope", [0.25, [0.25], np.zeros(3), None])
+def test_slopes_are_a_vector_of_float32(slope: Any) -> None:
+    with pytest.raises(DtypeError, match="Prelu: slope"):
+        nnpack.Prelu(slope)
+    with pytest.raises(ProblemError, match="Prelu: slope"):
+        nnpack.Prelu(np.zeros((1, 3), np.float32))
+
+
+def test_there_is_a_slope_for_each_output_channel() -> None:
+    x, weight = np.zeros((1, 2, 5, 5), np.float32), np.zeros((3, 2, 3, 3), np.float32)
+    with pytest.raises(ProblemError, match=r"slope.shape=\(2,\) must be \(3,\)"):
+        nnpack.conv2d(x, weight, activation=nnpack.Prelu(np.zeros(2, np.float32)))
+
+
+def test_gelu_knows_two_forms() -> None:
+    with pytest.raises(ProblemError, match="approximate='erf'"):
+        nnpack.Gelu("erf")  # type: ignore[arg-type]

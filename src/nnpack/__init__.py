@@ -10,7 +10,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nnpack.epilogue import AveragePool, MaxPool
+    from nnpack.epilogue import (
+        AveragePool,
+        Clip,
+        Elu,
+        Gelu,
+        HardSigmoid,
+        HardSwish,
+        MaxPool,
+        Mish,
+        Prelu,
+        Relu,
+        Sigmoid,
+        Silu,
+        Tanh,
+    )
     from nnpack.errors import (
         AlgorithmError,
         CompilationError,
@@ -67,7 +81,6 @@ if TYPE_CHECKING:
     from nnpack.integrations import torch as torch
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.layers.linear import Linear
-    from nnpack.problem import Clip, Elu, Relu
     from nnpack.runtime.memory import trim
     from nnpack.settings import get_num_threads, set_num_threads
     from nnpack.wisdom import export_wisdom, forget_wisdom, import_wisdom
@@ -84,13 +97,21 @@ __all__ = [
     "DtypeError",
     "Elu",
     "Explanation",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
     "Linear",
     "MaxPool",
+    "Mish",
     "NnpackError",
+    "Prelu",
     "ProblemError",
     "RegisterPressureError",
     "Relu",
     "SettingsError",
+    "Sigmoid",
+    "Silu",
+    "Tanh",
     "__version__",
     "adaptive_avg_pool2d",
     "adaptive_max_pool2d",
@@ -137,7 +158,21 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
-    "nnpack.epilogue": ["AveragePool", "MaxPool"],
+    "nnpack.epilogue": [
+        "AveragePool",
+        "Clip",
+        "Elu",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "MaxPool",
+        "Mish",
+        "Prelu",
+        "Relu",
+        "Sigmoid",
+        "Silu",
+        "Tanh",
+    ],
     "nnpack.errors": [
         "AlgorithmError",
         "CompilationError",
@@ -193,7 +228,6 @@ _NAMES_BY_MODULE = {
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.layers.linear": ["Linear"],
-    "nnpack.problem": ["Clip", "Elu", "Relu"],
     "nnpack.runtime.memory": ["trim"],
     "nnpack.settings": ["get_num_threads", "set_num_threads"],
     "nnpack.wisdom": ["export_wisdom", "forget_wisdom", "import_wisdom"],

@@ -19,6 +19,7 @@ __all__ = [
     "as_halves",
     "check_out",
     "element_strides",
+    "frozen_vector",
     "optional_vector",
     "with_unit_column_stride",
 ]
@@ -116,6 +117,19 @@ def are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
 def optional_vector(name: str, value: object) -> Float32Array | None:
     """``value`` as a dense float32 vector, or None."""
     return None if value is None else np.ascontiguousarray(as_float32(name, value, 1))
+
+
+def frozen_vector(name: str, value: object) -> Float32Array:
+    """``value``, a vector of float32 or a tuple of numbers, as a dense array that none may write.
+
+    Raises DtypeError or ProblemError when it is no vector of float32.
+    """
+    if isinstance(value, tuple):
+        # What a description was made of before: its numbers are float32.
+        value = np.array(value, np.float32)
+    array = as_float32(name, value, 1).copy()
+    array.setflags(write=False)
+    return array
 
 
 def with_unit_column_stride(x: Float32Array) -> Float32Array:

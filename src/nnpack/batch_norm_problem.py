@@ -6,7 +6,7 @@ import functools
 import math
 
 from nnpack.arguments import as_number
-from nnpack.epilogue import Activation, Epilogue
+from nnpack.epilogue import Activation, Epilogue, Prelu, check_slopes
 from nnpack.errors import ProblemError
 from nnpack.frozen import dataclass
 
@@ -47,6 +47,8 @@ class BatchNormProblem:
                 "a single one has no variance; use training=False"
             )
         _ = self.epilogue
+        if isinstance(self.activation, Prelu):
+            check_slopes(self.activation, self.channels)
 
     @property
     def epilogue(self) -> Epilogue:

@@ -8,29 +8,54 @@ is described here once, and each kernel that stores outputs emits it. A descript
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, SupportsIndex
+from typing import Any, Literal, SupportsIndex
 
 from nnpack.arguments import as_number
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.frozen import dataclass
+from nnpack.frozen import dataclass, field
 
 __all__ = [
     "Activation",
     "ActivationKind",
     "AveragePool",
+    "ChannelSlopes",
     "Clip",
     "Elu",
     "Epilogue",
     "EpilogueKind",
+    "Gelu",
+    "HardSigmoid",
+    "HardSwish",
     "MaxPool",
+    "Mish",
     "PoolKind",
     "Pooling",
+    "Prelu",
     "Relu",
     "ResidualPosition",
+    "Sigmoid",
+    "Silu",
+    "Tanh",
     "Terms",
+    "activation_arrays",
+    "check_slopes",
 ]
 
-ActivationKind = Literal["relu", "leaky_relu", "elu", "clip"]
+ActivationKind = Literal[
+    "relu",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "clip",
+    "sigmoid",
+    "tanh",
+    "silu",
+    "hard_sigmoid",
+    "hard_swish",
+    "gelu",
+    "gelu_tanh",
+    "mish",
+]
 
 PoolKind = Literal["max", "average"]
 
@@ -114,7 +139,173 @@ class Clip:
         return (self.low, self.high)
 
 
-Activation = Relu | Elu | Clip
+@dataclass(frozen=True)
+class Prelu:
+    """``x`` where ``x > 0``, ``slope[c] * x`` elsewhere, c the channel (He et al., 2015).
+
+    ``slope`` is a float32 vector, one number for each output channel; it is copied. For one slope
+    for all of them take ``Relu(slope)``. Kept as a tuple, so that descriptions can be compared,
+    hashed and pickled; ``array`` is what programs read.
+
+    Raises DtypeError or ProblemError when ``slope`` is no vector of float32.
+    """
+
+    slope: Any
+    array: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # No other description needs NumPy.
+        from nnpack.arrays import frozen_vector
+
+        array = frozen_vector("Prelu: slope", self.slope)
+        object.__setattr__(self, "array", array)
+        object.__setattr__(self, "slope", tuple(array.tolist()))
+
+
+@dataclass(frozen=True)
+class ChannelSlopes:
+    """What an epilogue knows of a `Prelu`: its slopes are an array, passed at run time."""
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "prelu"."""
+        return "prelu"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed but the array."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """``1 / (1 + exp(-x))``."""
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "sigmoid"."""
+        return "sigmoid"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Tanh:
+    """``tanh(x)``."""
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "tanh"."""
+        return "tanh"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Silu:
+    """``x * sigmoid(x)``, also called swish (Elfwing et al., 2017)."""
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "silu"."""
+        return "silu"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed."""
+        return ()
+
+
+@dataclass(frozen=True)
+class HardSigmoid:
+    """``min(max(alpha * x + beta, 0), 1)``; ONNX's default of alpha is 0.2.
+
+    Raises ProblemError when a number is not finite in float32, DtypeError when it is no number.
+    """
+
+    alpha: float = 1.0 / 6.0
+    beta: float = 0.5
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", as_number("HardSigmoid: alpha", self.alpha))
+        object.__setattr__(self, "beta", as_number("HardSigmoid: beta", self.beta))
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "hard_sigmoid"."""
+        return "hard_sigmoid"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The numbers passed at run time: ``(alpha, beta)``."""
+        return (self.alpha, self.beta)
+
+
+@dataclass(frozen=True)
+class HardSwish:
+    """``x * min(max(x + 3, 0), 6) / 6`` (Howard et al., 2019)."""
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "hard_swish"."""
+        return "hard_swish"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """``x * Phi(x)``, Phi the normal distribution (Hendrycks & Gimpel, 2016).
+
+    ``approximate="tanh"``: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``.
+
+    Raises ProblemError when ``approximate`` is neither "none" nor "tanh".
+    """
+
+    approximate: Literal["none", "tanh"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.approximate not in ("none", "tanh"):
+            raise ProblemError(f'Gelu: approximate={self.approximate!r} must be "none" or "tanh"')
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "gelu" or "gelu_tanh"."""
+        return "gelu" if self.approximate == "none" else "gelu_tanh"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Mish:
+    """``x * tanh(log(1 + exp(x)))`` (Misra, 2019)."""
+
+    @property
+    def kind(self) -> ActivationKind:
+        """What is compiled: "mish"."""
+        return "mish"
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """No numbers are passed."""
+        return ()
+
+
+Activation = (
+    Relu | Prelu | Elu | Clip | Sigmoid | Tanh | Silu | HardSigmoid | HardSwish | Gelu | Mish
+)
 
 
 @dataclass(frozen=True)
@@ -173,6 +364,11 @@ class EpilogueKind:
     pool: PoolKind | None = None
 
     @property
+    def per_channel(self) -> bool:
+        """Whether the activation has a slope for each channel, the slot ``slopes``."""
+        return self.activation == "prelu"
+
+    @property
     def stores_once(self) -> bool:
         """Whether every output must be stored once: what is stored may be the residual itself.
 
@@ -194,18 +390,20 @@ class Epilogue:
 
     scale: bool = False
     bias: bool = False
-    activation: Activation | None = None
+    activation: Activation | ChannelSlopes | None = None
     residual: ResidualPosition | None = None
     pool: Pooling | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.pool, Pooling | None):
             raise DtypeError(f"pool={self.pool!r} must be MaxPool(2), AveragePool(2) or None")
-        if not isinstance(self.activation, Activation | None):
+        if not isinstance(self.activation, Activation | ChannelSlopes | None):
             raise DtypeError(
                 f"activation={self.activation!r} must be Relu(slope), Elu(alpha), Clip(low, high), "
-                "an instance and not the class, or None"
+                "Silu() or another, an instance and not the class, or None"
             )
+        if isinstance(self.activation, Prelu):
+            object.__setattr__(self, "activation", ChannelSlopes())
 
     @property
     def kind(self) -> EpilogueKind:
@@ -214,12 +412,14 @@ class Epilogue:
         if self.activation is None:
             residual: ResidualPosition | None = "after" if self.residual else None
             return EpilogueKind(self.scale, self.bias, None, residual, pool)
+        assert not isinstance(self.activation, Prelu)  # whose slopes are left out above
         return EpilogueKind(self.scale, self.bias, self.activation.kind, self.residual, pool)
 
     @property
     def parameters(self) -> tuple[float, ...]:
         """The numbers of the activation, passed at run time."""
-        return self.activation.parameters if self.activation else ()
+        activation = self.activation
+        return () if activation is None or isinstance(activation, Prelu) else activation.parameters
 
     def stored(self, outputs: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of y for ``outputs`` of the convolution."""
@@ -252,6 +452,8 @@ class Terms:
                     f"{name}.shape={tuple(shape)} must be ({y_shape[axis]},), "
                     "one number for each output channel"
                 )
+        if isinstance(activation, Prelu):
+            check_slopes(activation, y_shape[axis])
         if self.position not in ("before", "after"):
             raise ProblemError(f'residual_position={self.position!r} must be "before" or "after"')
         if self.residual is not None and tuple(self.residual) != y_shape:
@@ -264,3 +466,17 @@ class Terms:
                 f"pool={pool} needs at least 2x2 outputs, got {y_shape[2]}x{y_shape[3]}; pad more"
             )
         return Epilogue(self.scale is not None, self.bias is not None, activation, position, pool)
+
+
+def check_slopes(activation: Prelu, channels: int) -> None:
+    """Raise ProblemError unless there is a slope for each of ``channels``."""
+    if len(activation.slope) != channels:
+        raise ProblemError(
+            f"Prelu: slope.shape=({len(activation.slope)},) must be ({channels},), one number for "
+            "each output channel; for one slope for all take Relu(slope)"
+        )
+
+
+def activation_arrays(activation: object) -> dict[str, Any]:
+    """The arrays that an activation has programs read, by slot."""
+    return {"slopes": activation.array} if isinstance(activation, Prelu) else {}

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnpack.epilogue import Activation, Elu, Relu
+from nnpack.epilogue import Clip, Elu, Relu
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.frozen import dataclass
 from nnpack.geometry import Pair, Shape
 
 __all__ = ["OutputGradientProblem", "check_activation"]
+
+
+TellingActivation = Relu | Elu | Clip
+"""Activations whose derivative can be told from their output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,7 @@ class OutputGradientProblem:
     """
 
     shape: Shape
-    activation: Activation | None
+    activation: TellingActivation | None
     grad_strides: Pair
     output_strides: Pair
     masked: bool
@@ -29,7 +33,9 @@ class OutputGradientProblem:
     accumulate: bool = False
 
 
-def check_activation(activation: object, output_shape: Sequence[int] | None) -> Activation | None:
+def check_activation(
+    activation: object, output_shape: Sequence[int] | None
+) -> TellingActivation | None:
     """``activation`` if its derivative can be told from its output, which is given with it.
 
     Raises DtypeError when it is no activation, ProblemError when there is no output or when the
@@ -39,9 +45,10 @@ def check_activation(activation: object, output_shape: Sequence[int] | None) -> 
         if output_shape is not None:
             raise ProblemError("output= needs activation=, whose output it is")
         return None
-    if not isinstance(activation, Activation):
+    if not isinstance(activation, TellingActivation):
         raise DtypeError(
-            f"activation={activation!r} must be Relu, Elu or Clip, an instance, or None"
+            f"activation={activation!r} must be Relu, Elu or Clip, an instance, or None; "
+            "behind others, multiply grad_output by the derivative"
         )
     if output_shape is None:
         raise ProblemError(f"activation={activation!r} needs output=, what it gave")

@@ -31,7 +31,7 @@ __all__ = [
 class Slot:
     """The address of an array given at the call, plus ``offset`` bytes.
 
-    Names: x, weight, bias, scale, residual, packed, y, workspace.
+    Names: x, weight, bias, scale, slopes, residual, packed, y, workspace; others of other layers.
     """
 
     name: str

@@ -127,6 +127,8 @@ def epilogue_words(epilogue: Epilogue) -> dict[str, Argument]:
         words["scale"] = Slot("scale")
     if epilogue.kind.bias:
         words["bias"] = Slot("bias")
+    if epilogue.kind.per_channel:
+        words["slopes"] = Slot("slopes")
     if epilogue.kind.residual:
         words["residual"] = Slot("residual")
     return words

@@ -18,6 +18,7 @@ from nnpack.arrays import (
     with_unit_column_stride,
 )
 from nnpack.codegen.target import Target, host_target
+from nnpack.epilogue import activation_arrays
 from nnpack.execution import Program, Runnable
 from nnpack.functional.residual import placed_output
 from nnpack.functional.running import reported
@@ -81,7 +82,7 @@ def conv2d(
         "pool": pool,
         "accuracy": accuracy,
     }
-    operands = _Operands(x, weight, bias, scale, residual)
+    operands = _Operands(x, weight, bias, scale, residual, activation)
     return _run_cold(Problem.conv2d, operands, words, algorithm, threads, out)
 
 
@@ -123,7 +124,7 @@ def conv_transpose2d(
         "pool": pool,
         "accuracy": accuracy,
     }
-    operands = _Operands(x, weight, bias, scale, residual)
+    operands = _Operands(x, weight, bias, scale, residual, activation)
     return _run_cold(TransposedProblem.conv_transpose2d, operands, words, algorithm, threads, out)
 
 
@@ -131,7 +132,13 @@ class _Operands:
     """What a call reads, as arrays that programs can read: dense but for x and the residual."""
 
     def __init__(
-        self, x: object, weight: object, bias: object, scale: object, residual: object
+        self,
+        x: object,
+        weight: object,
+        bias: object,
+        scale: object,
+        residual: object,
+        activation: Activation | None,
     ) -> None:
         arrays = {
             "x": with_unit_column_stride(as_float32("x", x, 4)),
@@ -141,6 +148,7 @@ class _Operands:
             "residual": None if residual is None else as_float32("residual", residual, 4),
         }
         self.given = {name: array for name, array in arrays.items() if array is not None}
+        self.read = self.given | activation_arrays(activation)
 
     def state(
         self, statement: Callable[..., AnyProblem], words: Mapping[str, object]
@@ -162,7 +170,7 @@ def _run_cold(
     problem = operands.state(statement, words)
     count = resolve_num_threads(threads)
     check_algorithm(algorithm)
-    y, given = placed_output(problem, operands.given, out)
+    y, given = placed_output(problem, operands.read, out)
     if not problem.is_empty:
         target = host_target()
         program = _cold_program(problem, algorithm, target, count, wisdom.generation())

@@ -10,6 +10,7 @@ import numpy as np
 
 from nnpack.algorithms.product import plan_column_sums, plan_product
 from nnpack.arrays import Float32Array, as_float32, optional_vector
+from nnpack.epilogue import activation_arrays
 from nnpack.functional.gradient_arguments import gradient_output
 from nnpack.functional.matrices import as_matrix, matrix_strides
 from nnpack.functional.residual import placed_output
@@ -72,7 +73,7 @@ def linear(
         problem = _state(shapes, strides, words)
     except TypeError:  # an argument that cannot be a key is malformed: say how
         problem = _state.__wrapped__(shapes, strides, words)
-    y, read = placed_output(problem, given, out)
+    y, read = placed_output(problem, given | activation_arrays(activation), out)
     if not problem.is_empty:
         run_planned(plan_product, problem, {**read, "y": y}, threads)
     return y

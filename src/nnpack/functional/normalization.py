@@ -14,7 +14,7 @@ from nnpack.batch_norm_problem import (
     batch_norm_problem,
     normalized_extents,
 )
-from nnpack.epilogue import Activation
+from nnpack.epilogue import Activation, activation_arrays
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.functional.running import run_planned
 from nnpack.runtime.memory import empty_output
@@ -98,7 +98,7 @@ def batch_norm(
         _check_writeable(mean=mean, variance=variance)
     inputs = {"x": x, **parameters, **running}
     y = _result(x, out, inputs)
-    arrays = {"x": np.ascontiguousarray(x), "y": y, **parameters}
+    arrays = {"x": np.ascontiguousarray(x), "y": y, **parameters, **activation_arrays(activation)}
     if not training:
         if not problem.is_empty:
             run_planned(plan_batch_norm, problem, {**arrays, **running}, threads)

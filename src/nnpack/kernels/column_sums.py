@@ -76,4 +76,4 @@ class ColumnSums:
         for n, mask in enumerate(masks):
             terms = epilogue.of_lanes(column + n * asm.lanes, mask)
             value = epilogue.prepare(totals[n], terms)
-            epilogue.store(value, args["y"] + column, n * asm.lanes, mask=mask)
+            epilogue.store(value, args["y"] + column, n * asm.lanes, mask=mask, terms=terms)

@@ -323,7 +323,7 @@ class GemmEmitter:
                 terms = epilogue.of_channel(place.channel + i)
                 for j in range(tile.nv):
                     value = epilogue.prepare(acc[i, j], terms)
-                    rows.store(value, place.y + i * y_c, j * asm.lanes)
+                    rows.store(value, place.channel + i, place.y + i * y_c, j * asm.lanes)
 
     def emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
         """Row i of the tile is pixel i, its lanes are channels: turned before it is stored."""
@@ -339,8 +339,9 @@ class GemmEmitter:
                 rows = range(start, min(start + lanes, tile.mr))
                 columns = [epilogue.prepare(acc[i, j], terms) for i in rows]
                 for row, value in emit_rows(asm, columns):
-                    with asm.when(asm.compare(">", place.channels, j * lanes + row)):
-                        store.store(value, place.y + (j * lanes + row) * y_c, start)
+                    k = j * lanes + row
+                    with asm.when(asm.compare(">", place.channels, k)):
+                        store.store(value, place.channel + k, place.y + k * y_c, start)
 
 
 @dataclass(frozen=True)
@@ -382,16 +383,16 @@ class StoreRows:
         self.pixels = pixels
         self.done = done
 
-    def store(self, value: Value, plane: Value, offset: int) -> None:
+    def store(self, value: Value, channel: Value, plane: Value, offset: int) -> None:
         """Store ``value`` at pixel ``pixel + offset`` of ``plane``, as far as there are pixels."""
         if not self.dense:
-            self._store_scattered(value, plane, offset)
+            self._store_scattered(value, channel, plane, offset)
             return
         low: Index = 0 if self.done is None else self.done - offset
         mask = self.asm.lanes_between(low, self.pixels - offset, value.ir.type.count)
-        self.epilogue.store(value, plane + self.pixel, offset, mask=mask)
+        self.epilogue.store(value, plane + self.pixel, offset, mask=mask, channel=channel)
 
-    def _store_scattered(self, value: Value, plane: Value, offset: int) -> None:
+    def _store_scattered(self, value: Value, channel: Value, plane: Value, offset: int) -> None:
         """Hand the lanes to the loops of `emit_scatter_functions`."""
         asm, width = self.asm, value.ir.type.count
         low: Index = 0 if self.done is None else asm.maximum(self.done - offset, 0)
@@ -400,7 +401,7 @@ class StoreRows:
         if self.epilogue.kind.residual:
             residual = self.epilogue.residual(plane)
             asm.call("collect", self.args.block, buffer + low, residual, pixel, count)
-            value = self.epilogue.finish(value, asm.load(buffer, lanes=width))
+            value = self.epilogue.finish(value, asm.load(buffer, lanes=width), channel=channel)
         asm.store(value, buffer)
         asm.call("scatter", self.args.block, buffer + low, plane, pixel, count)
 

@@ -372,10 +372,10 @@ class _Tile:
         for j, (value, target) in enumerate(zip(acc, block.targets, strict=True)):
             ready = self.epilogue.prepare(restore(value), self.terms)
             if not self.kernel.epilogue.stores_once:
-                self.epilogue.store(ready, target, v, mask=stored)
+                self.epilogue.store(ready, target, v, mask=stored, terms=self.terms)
                 continue
             with self.asm.when(self.asm.compare("<=", block.done, j)):
-                self.epilogue.store(ready, target, v, mask=stored)
+                self.epilogue.store(ready, target, v, mask=stored, terms=self.terms)
 
     def _accumulate(self, acc: list[Value], t: int, s: int, vector: Value) -> None:
         """Add input row ``t`` through tap column ``s`` to the output rows it belongs to."""

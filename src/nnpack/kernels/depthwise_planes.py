@@ -205,10 +205,10 @@ class _Group:
                 part = asm.shuffle(value, None, lanes) if kernel.planes > 1 else value
                 ready, place = self.epilogue.prepare(part, terms), target + (row + j) * y_h
                 if not kernel.epilogue.stores_once:
-                    self.epilogue.store(ready, place, mask=self.masks.stored)
+                    self.epilogue.store(ready, place, mask=self.masks.stored, terms=terms)
                     continue
                 with asm.when(asm.compare("<=", done, j) & self.present[i]):
-                    self.epilogue.store(ready, place, mask=self.masks.stored)
+                    self.epilogue.store(ready, place, mask=self.masks.stored, terms=terms)
 
     def _accumulate(self, acc: list[Value], t: int, columns: Sequence[Value | None]) -> None:
         """Add input row ``t`` of the tile to the output rows it belongs to."""

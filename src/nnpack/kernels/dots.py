@@ -79,7 +79,8 @@ class DotProducts:
             place = buffer + m * lanes * lanes
             vectors = emit_load_transposed(asm, lanes, functools.partial(_sums_of, place))
             target = args["y"] + m * args["y_row"] + column
-            epilogue.store(epilogue.prepare(_sum(vectors), terms), target, mask=mask)
+            value = epilogue.prepare(_sum(vectors), terms)
+            epilogue.store(value, target, mask=mask, terms=terms)
 
 
 def _sums_of(buffer: Value, column: int, lanes: int) -> Value:

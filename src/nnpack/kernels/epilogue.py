@@ -9,11 +9,11 @@ Where y is pooled, four values are prepared together and give one.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.activations import ACTIVATIONS, Activation
 from nnpack.kernels.reduction import Reduction
 from nnpack.kernels.stage import Arguments
 from nnpack.problem import EpilogueKind
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 
-_ACTIVATION_PARAMETERS: Mapping[str | None, tuple[str, ...]] = {
-    None: (),
-    "relu": (),
-    "leaky_relu": ("slope",),
-    "elu": ("alpha",),
-    "clip": ("low", "high"),
-}
+def _emitted(kind: EpilogueKind) -> Activation | None:
+    return None if kind.activation is None else ACTIVATIONS[kind.activation]
+
+
+def _parameters(kind: EpilogueKind) -> tuple[str, ...]:
+    activation = _emitted(kind)
+    return () if activation is None else activation.parameters
 
 
 # Activations that never fall, whatever their parameters.
-_RISING = (None, "relu", "clip")
+_RISING = (None, "relu", "clip", "sigmoid", "tanh")
 
 
 def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
@@ -44,20 +44,23 @@ def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
         fields["bias"] = "pointer"
     if kind.residual:
         fields["residual"] = "pointer"
-    return fields | dict.fromkeys(_ACTIVATION_PARAMETERS[kind.activation], "float")
+    if kind.per_channel:
+        fields["slopes"] = "pointer"
+    return fields | dict.fromkeys(_parameters(kind), "float")
 
 
 def epilogue_arguments(kind: EpilogueKind, parameters: tuple[float, ...]) -> dict[str, float]:
     """The numbers of the activation under the names of their argument words."""
-    return dict(zip(_ACTIVATION_PARAMETERS[kind.activation], parameters, strict=True))
+    return dict(zip(_parameters(kind), parameters, strict=True))
 
 
 @dataclass(frozen=True)
 class ChannelTerms:
-    """Scale and bias of the channels of one vector; None where the epilogue has none."""
+    """The terms of the channels of one vector; None where the epilogue has none."""
 
     scale: Value | None
     bias: Value | None
+    slope: Value | None = None
 
 
 class Epilogue:
@@ -71,8 +74,8 @@ class Epilogue:
         self.asm = asm
         self.kind = kind
         self._arguments = arguments
-        names = _ACTIVATION_PARAMETERS[kind.activation]
-        self._numbers = tuple(asm.splat(arguments[name]) for name in names)
+        self._activation = _emitted(kind)
+        self._numbers = tuple(asm.splat(arguments[name]) for name in _parameters(kind))
         if kind.residual:
             self._distance = asm.distance(arguments["residual"], arguments["y"])
 
@@ -85,8 +88,11 @@ class Epilogue:
         return self._terms(lambda name: self.asm.load(self._arguments[name], channel, mask=mask))
 
     def _terms(self, read: Callable[[str], Value]) -> ChannelTerms:
-        scale = read("scale") if self.kind.scale else None
-        return ChannelTerms(scale, read("bias") if self.kind.bias else None)
+        return ChannelTerms(
+            read("scale") if self.kind.scale else None,
+            read("bias") if self.kind.bias else None,
+            read("slopes") if self.kind.per_channel else None,
+        )
 
     def prepare(self, value: Value, terms: ChannelTerms) -> Value:
         """What comes before a residual: ``scale * value + bias``, or its activation."""
@@ -96,7 +102,7 @@ class Epilogue:
             value = value * terms.scale
         elif terms.bias is not None:
             value = value + terms.bias
-        return value if self.kind.residual == "before" else self._activate(value)
+        return value if self.kind.residual == "before" else self._activate(value, terms.slope)
 
     @property
     def step(self) -> int:
@@ -146,94 +152,65 @@ class Epilogue:
         pooled = reduce([self.prepare(value, terms) for value in values])
         return pooled if self.kind.pool == "max" else pooled * 0.25
 
-    def store(self, value: Value, target: Value, offset: Index = 0, *, mask: Mask = None) -> None:
-        """Finish a prepared value, pixels in its lanes, and store it at ``target + offset``.
+    def store(
+        self,
+        value: Value,
+        target: Value,
+        offset: Index = 0,
+        *,
+        mask: Mask = None,
+        channel: Index | None = None,
+        terms: ChannelTerms | None = None,
+    ) -> None:
+        """Finish a prepared value, and store it at ``target + offset``.
 
-        Neither y nor the residual are touched outside ``mask``.
+        ``channel`` is that of all lanes, ``terms`` are those of each: one is given. Neither y nor
+        the residual are touched outside ``mask``.
         """
         if self.kind.residual:
             lanes = value.ir.type.count
-            value = self.finish(
-                value, self.asm.load(self.residual(target), offset, mask=mask, lanes=lanes)
-            )
+            residual = self.asm.load(self.residual(target), offset, mask=mask, lanes=lanes)
+            value = self.finish(value, residual, channel=channel, terms=terms)
         self.asm.store(value, target, offset, mask=mask)
 
-    def store_first(self, value: Value, count: int, target: Value, offset: Index = 0) -> None:
+    def store_first(
+        self, value: Value, count: int, target: Value, offset: Index = 0, *, channel: Index
+    ) -> None:
         """`store` of the first ``count`` lanes, in pieces of powers of two."""
         if self.kind.residual:
             lanes = value.ir.type.count
-            value = self.finish(
-                value, self.asm.load_first(count, self.residual(target), offset, lanes=lanes)
-            )
+            residual = self.asm.load_first(count, self.residual(target), offset, lanes=lanes)
+            value = self.finish(value, residual, channel=channel)
         self.asm.store_first(value, count, target, offset)
 
     def residual(self, target: Value) -> Value:
         """Where the residual of the output at ``target`` is; only for epilogues that have one."""
         return target + self._distance
 
-    def finish(self, value: Value, residual: Value) -> Value:
-        """A prepared value with its residual."""
+    def finish(
+        self,
+        value: Value,
+        residual: Value,
+        *,
+        channel: Index | None = None,
+        terms: ChannelTerms | None = None,
+    ) -> Value:
+        """A prepared value with its residual; of one channel in all lanes, or with their terms."""
         value = value + residual
-        return self._activate(value) if self.kind.residual == "before" else value
+        if self.kind.residual != "before":
+            return value
+        slope = None if terms is None else terms.slope
+        if self.kind.per_channel and channel is not None:
+            slope = self.asm.broadcast(self._arguments["slopes"], channel, value.ir.type.count)
+        return self._activate(value, slope)
 
-    def _activate(self, value: Value) -> Value:
-        if self.kind.activation is None:
+    def _activate(self, value: Value, slope: Value | None) -> Value:
+        if self._activation is None:
             return value
         # Rows of pixels may be narrower than a register; the first lanes of one cost nothing.
         lanes = value.ir.type.count
         numbers = self._numbers
         if lanes != self.asm.lanes:
             numbers = tuple(self.asm.shuffle(n, None, range(lanes)) for n in numbers)
-        return _ACTIVATIONS[self.kind.activation](self.asm, value, *numbers)
-
-
-def _relu(asm: Assembler, x: Value) -> Value:
-    return asm.maximum(0.0, x)
-
-
-def _leaky_relu(asm: Assembler, x: Value, slope: Value) -> Value:
-    return asm.select(x < 0.0, x * slope, x)
-
-
-def _clip(asm: Assembler, x: Value, low: Value, high: Value) -> Value:
-    return asm.minimum(high, asm.maximum(low, x))
-
-
-def _elu(asm: Assembler, x: Value, alpha: Value) -> Value:
-    return asm.select(x < 0.0, alpha * emit_expm1(asm, asm.minimum(0.0, x)), x)
-
-
-_ACTIVATIONS: Mapping[str, Callable[..., Value]] = {
-    "relu": _relu,
-    "leaky_relu": _leaky_relu,
-    "elu": _elu,
-    "clip": _clip,
-}
-
-# Adding 1.5 * 2^23 rounds a float of small magnitude to an integer in the low mantissa bits.
-_ROUND = 12582912.0
-_ROUND_BITS = 0x4B400000
-_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6
-# exp(-88) is the last normal float; below, expm1 is -1 to the last bit.
-_LOWEST = -87.0
-
-
-def emit_expm1(asm: Assembler, x: Value) -> Value:
-    """``exp(x) - 1`` for x <= 0, within 2 ulp; a NaN stays.
-
-    With n = round(x / ln 2) and r = x - n ln 2 (Cody & Waite, 1980, in two parts),
-    expm1(x) = 2^n expm1(r) + (2^n - 1), and expm1(r) is its Taylor polynomial of degree 7,
-    whose remainder for |r| <= ln(2)/2 is below 6e-9 of r.
-    """
-    lanes = x.ir.type.count
-    x = asm.maximum(_LOWEST, x)
-    shifted = asm.fma(x, 1.0 / math.log(2.0), asm.splat(_ROUND, lanes))
-    n = shifted - _ROUND
-    r = asm.fma(n, -_LN2_LOW, asm.fma(n, -_LN2_HIGH, x))
-    polynomial = asm.splat(1.0 / math.factorial(7), lanes)
-    for degree in range(6, 1, -1):
-        polynomial = asm.fma(polynomial, r, asm.splat(1.0 / math.factorial(degree), lanes))
-    expm1_r = asm.fma(polynomial * r, r, r)
-    exponent = asm.bitcast_to_int(shifted) - (_ROUND_BITS - 127)
-    power = asm.bitcast_to_float(exponent << 23)
-    return asm.fma(power, expm1_r, power - 1.0)
+        slopes = () if slope is None else (slope,)
+        return self._activation.emit(self.asm, value, *slopes, *numbers)

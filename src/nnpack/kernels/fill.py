@@ -35,4 +35,4 @@ class Fill:
                 target = args["y"] + n * args["y_n"] + channel * args["y_c"]
                 with asm.loop(args["pixels"], step=asm.lanes) as pixel:
                     mask = asm.lanes_below(args["pixels"] - pixel)
-                    epilogue.store(value, target, pixel, mask=mask)
+                    epilogue.store(value, target, pixel, mask=mask, channel=channel)

@@ -16,8 +16,9 @@ from nnpack.problem import EpilogueKind
 
 @dataclass(frozen=True)
 class _Channels:
-    """One vector of output channels: their number, epilogue and offsets in y."""
+    """One vector of output channels: the first, their number, epilogue and offsets in y."""
 
+    first: Value
     count: Value
     epilogue: Epilogue
     terms: ChannelTerms
@@ -81,7 +82,7 @@ class OutputTransform:
         count = asm.minimum(args["group_out_channels"] - channel, asm.lanes)
         first = group * args["group_out_channels"] + channel
         terms = epilogue.of_lanes(first, asm.lanes_below(count))
-        return _Channels(count, epilogue, terms, offsets)
+        return _Channels(first, count, epilogue, terms, offsets)
 
     def _emit_columns(self, args: Arguments, source: Value, buffer: Value) -> None:
         """Transform the planes of one tile into the columns of ``buffer``."""
@@ -122,14 +123,16 @@ class OutputTransform:
         with asm.when(full), asm.loop(rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 target = corner + i * y_h + asm.load_index(channels.offsets, lane)
-                channels.epilogue.store_first(value, min(lanes, m_w - q), target, q)
+                whole, channel = min(lanes, m_w - q), channels.first + lane
+                channels.epilogue.store_first(value, whole, target, q, channel=channel)
         with asm.when(full.equals(0)), asm.loop(rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = corner + i * y_h + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, m_w) - q
                     mask = asm.lanes_below(count, value.ir.type.count)
-                    channels.epilogue.store(value, target, q, mask=mask)
+                    channel = channels.first + lane
+                    channels.epilogue.store(value, target, q, mask=mask, channel=channel)
 
     def _emit_row(
         self, buffer: Value, i: Value, channels: _Channels

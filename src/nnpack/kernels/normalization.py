@@ -163,7 +163,7 @@ class Normalize:
 
             def write(offset: Value, mask: Mask, mean: Value, terms: ChannelTerms) -> None:
                 value = asm.load(x, offset, mask=mask) - mean
-                epilogue.store(epilogue.prepare(value, terms), y, offset, mask=mask)
+                epilogue.store(epilogue.prepare(value, terms), y, offset, mask=mask, terms=terms)
 
             def terms_of(channel: Value, mask: Mask) -> tuple[Value, ChannelTerms]:
                 if self.planes:

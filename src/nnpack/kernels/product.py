@@ -290,4 +290,5 @@ class _Emitter:
             for i in range(tile.mr):
                 with asm.when(asm.compare(">", rows, i)):
                     value = epilogue.prepare(acc[i, j], terms)
-                    epilogue.store(value, y + i * args["y_row"], j * lanes, mask=mask)
+                    place = y + i * args["y_row"]
+                    epilogue.store(value, place, j * lanes, mask=mask, terms=terms)

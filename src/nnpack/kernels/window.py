@@ -284,7 +284,7 @@ class _Emitter:
                 row = strip.y + strip.pixel + i * y_c
                 values = self._prepared(epilogue, [acc[i, j] for j in range(tile.nv)], terms)
                 for j, value in enumerate(values):
-                    epilogue.store(value, row, j * asm.lanes)
+                    epilogue.store(value, row, j * asm.lanes, terms=terms)
         with asm.when(whole.equals(0)):
             self._emit_store_part(args, tile, acc, strip)
 
@@ -299,8 +299,9 @@ class _Emitter:
             with asm.when(asm.compare(">", strip.channels, i)):
                 terms = epilogue.of_channel(strip.channel + i)
                 values = self._prepared(epilogue, [acc[i, j] for j in range(tile.nv)], terms)
+                channel, plane = strip.channel + i, strip.y + i * y_c
                 for j, value in enumerate(values):
-                    store.store(value, strip.y + i * y_c, j * asm.lanes)
+                    store.store(value, channel, plane, j * asm.lanes)
 
     def _prepared(
         self, epilogue: Epilogue, values: Sequence[Value], terms: ChannelTerms

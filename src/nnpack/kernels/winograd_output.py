@@ -16,8 +16,9 @@ from nnpack.problem import EpilogueKind
 
 @dataclass(frozen=True)
 class _Channels:
-    """One vector of output channels: how many there are, their epilogue, their planes' offsets."""
+    """One vector of output channels: the first, how many, their epilogue, their planes' offsets."""
 
+    first: Value
     count: Value
     epilogue: Epilogue
     terms: ChannelTerms
@@ -78,7 +79,7 @@ class OutputTransform:
         count = asm.minimum(args["group_out_channels"] - channel, asm.lanes)
         first = group * args["group_out_channels"] + channel
         terms = epilogue.of_lanes(first, asm.lanes_below(count))
-        return _Channels(count, epilogue, terms, offsets)
+        return _Channels(first, count, epilogue, terms, offsets)
 
     def _emit_columns(self, args: Arguments, source: Value, buffer: Value) -> None:
         """``buffer[i][j] = (A^T M)[i][j]``."""
@@ -104,9 +105,10 @@ class OutputTransform:
                 target = place.row(i) + asm.load_index(channels.offsets, lane)
                 whole = min(lanes, self.columns - q)
                 if self.shape.scattered:
-                    self._emit_scatter(args, channels.epilogue, value, target, q, whole)
+                    self._emit_scatter(args, channels, lane, value, target, q, whole)
                 else:
-                    channels.epilogue.store_first(value, whole, target, q)
+                    channel = channels.first + lane
+                    channels.epilogue.store_first(value, whole, target, q, channel=channel)
                     asm.prefetch(target, q + PREFETCH_COLUMNS, write=True)
         with asm.when(full.equals(0)), asm.loop(place.rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
@@ -114,10 +116,11 @@ class OutputTransform:
                     target = place.row(i) + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, self.columns) - q
                     if self.shape.scattered:
-                        self._emit_scatter(args, channels.epilogue, value, target, q, count)
+                        self._emit_scatter(args, channels, lane, value, target, q, count)
                     else:
                         mask = asm.lanes_below(count, value.ir.type.count)
-                        channels.epilogue.store(value, target, q, mask=mask)
+                        channel = channels.first + lane
+                        channels.epilogue.store(value, target, q, mask=mask, channel=channel)
 
     def _place(self, args: Arguments, walk: TileWalk, plane: Value) -> _Place:
         """Where a tile goes: outputs of a dilated image stand its steps apart."""
@@ -140,24 +143,26 @@ class OutputTransform:
     def _emit_scatter(
         self,
         args: Arguments,
-        epilogue: Epilogue,
+        channels: _Channels,
+        lane: int,
         value: Value,
         target: Value,
         q: int,
         count: Value | int,
     ) -> None:
         """Finish and store the first ``count`` lanes, each a step behind the other."""
-        asm, width = self.asm, value.ir.type.count
+        asm, epilogue, width = self.asm, channels.epilogue, value.ir.type.count
         step = args["y_w"] * args["step_w"] if self.shape.dilated else args["y_w"]
         buffer = asm.local_floats(width)
         if epilogue.kind.residual:
             residual = epilogue.residual(target)
-            with asm.loop(count) as lane:
-                asm.store(asm.load_float(residual, (lane + q) * step), buffer + lane)
-            value = epilogue.finish(value, asm.load(buffer, lanes=width))
+            with asm.loop(count) as n:
+                asm.store(asm.load_float(residual, (n + q) * step), buffer + n)
+            added = asm.load(buffer, lanes=width)
+            value = epilogue.finish(value, added, channel=channels.first + lane)
         asm.store(value, buffer)
-        with asm.loop(count) as lane:
-            asm.store(asm.load_float(buffer, lane), target + (lane + q) * step)
+        with asm.loop(count) as n:
+            asm.store(asm.load_float(buffer, n), target + (n + q) * step)
 
     def _emit_row(
         self, buffer: Value, i: Value, channels: _Channels

@@ -17,6 +17,7 @@ import numpy as np
 from nnpack.arrays import Float32Array, as_float32, as_halves, check_out, optional_vector
 from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target, host_target
+from nnpack.epilogue import activation_arrays
 from nnpack.errors import ProblemError
 from nnpack.execution import Program, Runnable, compile_stages
 from nnpack.frozen import replace
@@ -270,7 +271,7 @@ class Layer:
             vector = optional_vector(name, value)
             if vector is not None:
                 arrays[name] = vector.copy()
-        return Weights(arrays)
+        return Weights(arrays | activation_arrays(self._options.get("activation")))
 
     def _prepare(self, weights: Weights, x: Float32Array, adds: bool) -> Prepared:
         """What runs on such an ``x``, with a residual if it ``adds`` one."""

@@ -118,8 +118,8 @@ class _ConvolutionLayer(Layer):
         check_applicable(self._problem(weights, shape, None), self._algorithm, host_target())
 
     def _problem_words(self, weights: Weights, x: Float32Array | None) -> dict[str, Any]:
-        shapes = {f"{name}_shape": array.shape for name, array in weights.arrays.items()}
-        del shapes["weight_shape"]
+        named = ((name, weights.arrays.get(name)) for name in ("bias", "scale"))
+        shapes = {f"{name}_shape": a.shape for name, a in named if a is not None}
         strides = None if x is None else element_strides(x)
         return {**self._options, **shapes, "x_strides": strides}
 

@@ -88,7 +88,8 @@ class Linear(Layer):
     def _problem(
         self, weights: Weights, shape: tuple[SupportsIndex, ...], x: Float32Array | None
     ) -> ProductProblem:
-        shapes: dict[str, Any] = {f"{n}_shape": a.shape for n, a in weights.arrays.items()}
+        arrays = weights.arrays.items()
+        shapes: dict[str, Any] = {f"{n}_shape": a.shape for n, a in arrays if n != "slopes"}
         words = {**self._options, **shapes}
         strides = None if x is None else matrix_strides(x)
         return ProductProblem.linear(shape, **words, x_strides=strides)
