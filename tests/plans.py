@@ -30,6 +30,7 @@ class Operands:
     bias: Float32Array | None = None
     scale: Float32Array | None = None
     residual: Float32Array | None = None
+    slopes: Float32Array | None = None
 
     def guarded(self, side: Side) -> Operands:
         """The same values, each array beside a forbidden page."""
@@ -37,11 +38,11 @@ class Operands:
 
     @property
     def _arrays(self) -> tuple[Float32Array | None, ...]:
-        return self.x, self.weight, self.bias, self.scale, self.residual
+        return self.x, self.weight, self.bias, self.scale, self.residual, self.slopes
 
     @property
     def addresses(self) -> dict[str, int]:
-        names = ("x", "weight", "bias", "scale", "residual")
+        names = ("x", "weight", "bias", "scale", "residual", "slopes")
         named = zip(names, self._arrays, strict=True)
         return {name: address(array) for name, array in named if array is not None}
 

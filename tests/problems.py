@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import hypothesis
 import numpy as np
@@ -32,7 +32,7 @@ _EPILOGUE_NAMES = ("scale", "activation", "residual", "residual_position")
 
 _LAYOUTS = ("dense", "dense", "channel slice", "crop", "channels last", "flipped", "every second")
 
-_ACTIVATIONS: tuple[Activation | None, ...] = (
+_ACTIVATIONS: tuple[Activation | Literal["prelu"] | None, ...] = (
     None,
     nnpack.Relu(),
     nnpack.Relu(slope=0.1),
@@ -41,6 +41,10 @@ _ACTIVATIONS: tuple[Activation | None, ...] = (
     nnpack.Elu(alpha=0.3),
     nnpack.Clip(0, 6),
     nnpack.Clip(-0.5, math.inf),
+    nnpack.Silu(),
+    nnpack.Gelu(),
+    nnpack.HardSwish(),
+    "prelu",
 )
 
 
@@ -69,6 +73,10 @@ class ConvCase:
     def arguments(self) -> dict[str, Any]:
         names = ("stride", "padding", "dilation", "groups", *_EPILOGUE_NAMES)
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def slopes(self) -> Float32Array | None:
+        return self.activation.array if isinstance(self.activation, nnpack.Prelu) else None
 
     def reference(self) -> oracle.Float64Array:
         return oracle.conv2d(self.x, self.weight, self.bias, **self.arguments)
@@ -101,6 +109,10 @@ class TransposedCase:
     def arguments(self) -> dict[str, Any]:
         names = ("stride", "padding", "output_padding", "dilation", "groups", *_EPILOGUE_NAMES)
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def slopes(self) -> Float32Array | None:
+        return self.activation.array if isinstance(self.activation, nnpack.Prelu) else None
 
     def reference(self) -> oracle.Float64Array:
         return oracle.conv_transpose2d(self.x, self.weight, self.bias, **self.arguments)
@@ -251,7 +263,10 @@ def _draw_epilogue(
     vectors = rng.standard_normal((2, out_channels), dtype=np.float32)
     bias = vectors[0] if draw(st.booleans()) else None
     scale = vectors[1] if draw(st.booleans()) else None
-    return bias, scale, draw(st.sampled_from(_ACTIVATIONS))
+    activation = draw(st.sampled_from(_ACTIVATIONS))
+    if activation == "prelu":
+        activation = nnpack.Prelu(rng.uniform(-1, 1, out_channels).astype(np.float32))
+    return bias, scale, activation
 
 
 _Case = TypeVar("_Case", ConvCase, TransposedCase)

@@ -16,8 +16,8 @@ import nnpack
 from nnpack.algorithms.output_gradient import plan_output_gradient
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
-from nnpack.output_gradient_problem import OutputGradientProblem
-from nnpack.problem import Activation, dense_strides
+from nnpack.output_gradient_problem import OutputGradientProblem, TellingActivation
+from nnpack.problem import dense_strides
 from nnpack.runtime.memory import address
 from tests.guard import guarded_array, guarded_copy
 from tests.native import TARGETS, name_of
@@ -26,7 +26,7 @@ from tests.problems import laid_out
 
 Float32Array = npt.NDArray[np.float32]
 
-ACTIVATIONS: tuple[Activation, ...] = (
+ACTIVATIONS: tuple[TellingActivation, ...] = (
     nnpack.Relu(),
     nnpack.Relu(slope=0.2),
     nnpack.Elu(),
@@ -64,7 +64,7 @@ def _operands(shape: tuple[int, ...], activation: Any) -> tuple[Float32Array, Fl
 
 @given(shape=SHAPES, activation=st.sampled_from(ACTIVATIONS), layouts=st.tuples(LAYOUTS, LAYOUTS))
 def test_gradients_are_masked_and_summed(
-    shape: tuple[int, ...], activation: Activation, layouts: tuple[str, str]
+    shape: tuple[int, ...], activation: TellingActivation, layouts: tuple[str, str]
 ) -> None:
     grad, y = _operands(shape, activation)
     expected = _expected(grad, activation, y)
@@ -82,7 +82,7 @@ def test_gradients_are_masked_and_summed(
 @pytest.mark.parametrize("target", TARGETS, ids=name_of)
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS], ids=str)
 def test_nothing_beyond_the_arguments_is_touched(
-    target: Target, activation: Activation | None
+    target: Target, activation: TellingActivation | None
 ) -> None:
     shape = (2, 3, 5, 13)
     grad, y = _operands(shape, activation)
@@ -123,7 +123,7 @@ def test_results_are_the_same_for_any_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
-def test_other_gradients_mask_as_well(activation: Activation) -> None:
+def test_other_gradients_mask_as_well(activation: TellingActivation) -> None:
     rng = np.random.default_rng(2)
     x, weight = rng.standard_normal((2, 6, 9, 8), np.float32), rng.random((4, 6, 3, 3), np.float32)
     y = nnpack.conv2d(x, weight, padding=1, stride=2, activation=activation)

@@ -39,7 +39,7 @@ def _operands(case: ConvCase, *, dense: bool) -> Operands:
     x = np.ascontiguousarray(case.x) if dense else with_unit_column_stride(case.x)
     weight = np.ascontiguousarray(case.weight)
     residual = None if case.residual is None else np.ascontiguousarray(case.residual)
-    return Operands(x, weight, case.bias, case.scale, residual)
+    return Operands(x, weight, case.bias, case.scale, residual, case.slopes)
 
 
 def _assert_within_limit(
@@ -100,6 +100,10 @@ EPILOGUES: list[tuple[Activation | None, bool, bool, ResidualPosition | None]] =
     *((None, scale, bias, None) for scale, bias in ((True, False), (False, True), (False, False))),
     (nnpack.Elu(), False, False, None),
     (nnpack.Relu(), False, True, "before"),
+    (nnpack.Prelu(np.linspace(-1, 1, 19, dtype=np.float32)), False, True, "before"),
+    (nnpack.Prelu(np.linspace(-1, 1, 19, dtype=np.float32)), False, True, None),
+    (nnpack.Silu(), False, True, None),
+    (nnpack.Gelu(), False, True, "after"),
     (nnpack.Relu(), True, True, "after"),
     (None, False, False, "before"),
 ]
@@ -114,6 +118,8 @@ def _sample_problems(
     for kernel, groups, padding in ((3, 1, 1), (3, 19, 1), (1, 2, 0)):
         channels = 19 if groups == 1 else 2 * groups
         outputs = 19 if groups != 2 else 38
+        if isinstance(activation, nnpack.Prelu):
+            activation = nnpack.Prelu(np.resize(activation.array, outputs))
         problem = Problem.conv2d(
             (2, channels if kernel == 1 or groups == 1 else groups, 9, 11),
             (outputs, channels // groups if kernel == 1 or groups == 1 else 1, kernel, kernel),
@@ -131,7 +137,8 @@ def _sample_problems(
         weight = rng.standard_normal(problem.weight_shape, dtype=np.float32)
         weight /= np.float32(np.sqrt(weight[0].size))
         terms = vectors[0] if bias else None, vectors[1] if scale else None
-        operands = Operands(x, weight, *terms, added)
+        slopes = activation.array if isinstance(activation, nnpack.Prelu) else None
+        operands = Operands(x, weight, *terms, added, slopes)
         result.append((problem, operands))
     return result
 
@@ -157,7 +164,7 @@ def test_every_epilogue_is_fused_into_every_algorithm(
             operands.weight,
             operands.bias,
             scale=operands.scale,
-            activation=activation,
+            activation=activation if operands.slopes is None else nnpack.Prelu(operands.slopes),
             padding=problem.padding,
             groups=problem.groups,
             residual=operands.residual,

@@ -108,7 +108,7 @@ def test_any_problem_is_within_the_limit(
     case = dataclasses.replace(case, weight=_halves(np.ascontiguousarray(case.weight)))
     residual = None if case.residual is None else np.ascontiguousarray(case.residual)
     x = np.ascontiguousarray(case.x)
-    operands = Operands(x, case.weight, case.bias, case.scale, residual)
+    operands = Operands(x, case.weight, case.bias, case.scale, residual, case.slopes)
     problem = _stored(case.problem(x_strides=element_strides(operands.x)))
     if problem.is_empty or algorithm.refusal(problem, target) is not None:
         return

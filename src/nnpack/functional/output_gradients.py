@@ -12,7 +12,11 @@ from nnpack.arrays import Float32Array, as_float32, element_strides
 from nnpack.epilogue import Activation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
 from nnpack.functional.running import run_planned
-from nnpack.output_gradient_problem import OutputGradientProblem, check_activation
+from nnpack.output_gradient_problem import (
+    OutputGradientProblem,
+    TellingActivation,
+    check_activation,
+)
 from nnpack.runtime.memory import empty_output
 from nnpack.settings import resolve_num_threads
 
@@ -107,7 +111,7 @@ def dense_planes(array: Float32Array) -> Float32Array:
 
 def _run(
     grad: Float32Array,
-    activation: Activation | None,
+    activation: TellingActivation | None,
     output: Float32Array | None,
     masked: Float32Array | None,
     sums: Float32Array | None,
