@@ -26,7 +26,7 @@ VOCABULARY = {
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "pool_problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},
     "reshaping_problem": {"arguments", "errors", "frozen", "geometry"},
-    "resampling": {"frozen", "reshaping_problem"},
+    "resampling": {"frozen", "pool_problem", "reshaping_problem"},
     "settings": {"errors", "frozen"},
     "output_gradient_problem": {"epilogue", "errors", "frozen", "geometry"},
     "gradient_problem": {"frozen", "geometry", "problem"},

@@ -58,6 +58,12 @@ if TYPE_CHECKING:
         global_max_pool2d,
         max_pool2d,
     )
+    from nnpack.functional.pooling_gradients import (
+        adaptive_avg_pool2d_gradient,
+        avg_pool2d_gradient,
+        max_pool2d_gradient,
+        max_pool2d_input_gradient,
+    )
     from nnpack.functional.reshaping import (
         concat,
         pad2d,
@@ -114,8 +120,10 @@ __all__ = [
     "Tanh",
     "__version__",
     "adaptive_avg_pool2d",
+    "adaptive_avg_pool2d_gradient",
     "adaptive_max_pool2d",
     "avg_pool2d",
+    "avg_pool2d_gradient",
     "batch_norm",
     "batch_norm_gradient",
     "concat",
@@ -147,6 +155,8 @@ __all__ = [
     "log_softmax",
     "log_softmax_gradient",
     "max_pool2d",
+    "max_pool2d_gradient",
+    "max_pool2d_input_gradient",
     "pad2d",
     "pad2d_gradient",
     "set_num_threads",
@@ -205,6 +215,12 @@ _NAMES_BY_MODULE = {
         "global_avg_pool2d",
         "global_max_pool2d",
         "max_pool2d",
+    ],
+    "nnpack.functional.pooling_gradients": [
+        "adaptive_avg_pool2d_gradient",
+        "avg_pool2d_gradient",
+        "max_pool2d_gradient",
+        "max_pool2d_input_gradient",
     ],
     "nnpack.functional.reshaping": [
         "concat",

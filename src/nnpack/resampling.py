@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nnpack.frozen import dataclass
+from nnpack.pool_problem import PoolProblem
 from nnpack.reshaping_problem import AxisKind, ResampleProblem
 
-__all__ = ["AxisTable", "axis_table"]
+__all__ = ["AxisTable", "average_gradient_tables", "axis_table"]
 
 Places = npt.NDArray[np.int64]
 
@@ -36,6 +37,45 @@ def axis_table(problem: ResampleProblem, axis: int) -> AxisTable:
     """The table of the rows (axis 0) or the columns (axis 1) of ``problem``; kept."""
     sizes = problem.image[axis], problem.outputs[axis]
     return _axis_table(axis, problem.kind, *sizes, problem.padding[2 * axis], problem.gradient)
+
+
+@functools.lru_cache(maxsize=128)
+def average_gradient_tables(pool: PoolProblem) -> tuple[AxisTable, AxisTable]:
+    """The tables of rows and columns of the gradient of an average pool.
+
+    The number of pixels of a window is that of its rows times that of its columns, so that a mean
+    is a mean of rows of means of columns. A given divisor goes to the rows.
+    """
+    tables = []
+    for axis, (inputs, outputs) in enumerate(
+        ((pool.height, pool.out_height), (pool.width, pool.out_width))
+    ):
+        begin, end, count = _windows(pool, axis, inputs, np.arange(outputs, dtype=np.int64))
+        if pool.divisor is not None:
+            count = np.full(outputs, pool.divisor if axis == 0 else 1)
+        taps = int((end - begin).max())
+        number = np.arange(taps)[:, None]
+        inside = number < end - begin
+        places = np.where(inside, begin + number, 0)
+        places, weights = _transposed(places, np.where(inside, 1 / count, 0.0), inputs)
+        places = np.ascontiguousarray(places, np.int32 if axis else np.int64)
+        tables.append(AxisTable(places, weights.astype(np.float32)))
+    return tables[0], tables[1]
+
+
+def _windows(
+    pool: PoolProblem, axis: int, inputs: int, number: Places
+) -> tuple[Places, Places, Places]:
+    """Of each window along an axis: its first pixel, the one behind its last, what it counts."""
+    if pool.kernel is None:
+        outputs = len(number)
+        begin, end = number * inputs // outputs, -(-(number + 1) * inputs // outputs)
+        return begin, end, end - begin
+    before, after = pool.padding[2 * axis], pool.padding[2 * axis + 1]
+    start = number * pool.stride[axis] - before
+    stop = np.minimum(start + pool.kernel[axis], inputs + after)
+    begin, end = np.maximum(start, 0), np.minimum(stop, inputs)
+    return begin, end, stop - start if pool.count_padding else end - begin
 
 
 @functools.lru_cache(maxsize=128)

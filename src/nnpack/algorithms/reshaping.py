@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnpack.algorithms.base import FLOAT_BYTES, ceil_div
 from nnpack.algorithms.elementary import TASK_FLOATS, block_of, simple_plan
 from nnpack.codegen.target import Target
+from nnpack.geometry import Pair
 from nnpack.plan import Argument, Plan, Slot, Stage
+from nnpack.pool_problem import PoolProblem
 from nnpack.reshaping_problem import ConcatProblem, PadProblem, ResampleProblem
 
-__all__ = ["plan_concat", "plan_pad", "plan_resample"]
+if TYPE_CHECKING:
+    from nnpack.resampling import AxisTable
+
+__all__ = [
+    "plan_average_gradient",
+    "plan_concat",
+    "plan_max_gradient",
+    "plan_pad",
+    "plan_resample",
+]
 
 
 def plan_pad(problem: PadProblem, _target: Target, threads: int) -> Plan:
@@ -39,14 +52,51 @@ def plan_resample(problem: ResampleProblem, _target: Target, threads: int) -> Pl
 
     Tables of one entry without weights have none of the latter. ``nnpack.resampling`` makes them.
     """
-    from nnpack.kernels.resampling import Resample
     from nnpack.resampling import axis_table
 
-    rows, columns = axis_table(problem, 0), axis_table(problem, 1)
     image, outputs = problem.image, problem.outputs
     if problem.gradient:
         image, outputs = outputs, image
-    count, block = problem.planes * outputs[0], block_of(outputs[1] * columns.taps)
+    tables = axis_table(problem, 0), axis_table(problem, 1)
+    return _plan_tables(problem.planes, image, outputs, tables, threads)
+
+
+def plan_average_gradient(problem: PoolProblem, _target: Target, threads: int) -> Plan:
+    """The gradient of an average pool: slots as in `plan_resample`, x being the gradient of y."""
+    from nnpack.resampling import average_gradient_tables
+
+    image, outputs = (problem.out_height, problem.out_width), (problem.height, problem.width)
+    planes = problem.batch * problem.channels
+    return _plan_tables(planes, image, outputs, average_gradient_tables(problem), threads)
+
+
+def plan_max_gradient(problem: PoolProblem, _target: Target, threads: int) -> Plan:
+    """The gradient of a max pool: slots grad and indices, of y's shape, and y, of x's."""
+    from nnpack.kernels.scatter import ScatterPlanes
+
+    words: dict[str, Argument] = {
+        "grad": Slot("grad"),
+        "indices": Slot("indices"),
+        "y": Slot("y"),
+        "count": problem.out_height * problem.out_width,
+        "pixels": problem.height * problem.width,
+    }
+    stage = Stage(ScatterPlanes(), problem.batch * problem.channels, words)
+    return simple_plan("max_gradient", (stage,), threads)
+
+
+def _plan_tables(
+    planes: int,
+    image: Pair,
+    outputs: Pair,
+    tables: tuple[AxisTable, AxisTable],
+    threads: int,
+) -> Plan:
+    """The plan of images of ``image`` pixels to ``outputs`` by tables of rows and of columns."""
+    from nnpack.kernels.resampling import Resample
+
+    rows, columns = tables
+    count, block = planes * outputs[0], block_of(outputs[1] * columns.taps)
     words: dict[str, Argument] = {
         "x": Slot("x"),
         "y": Slot("y"),
