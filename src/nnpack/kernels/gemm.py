@@ -142,13 +142,15 @@ def emit_blocked_product(
     *,
     width: int | None = None,
     chains: int = 1,
+    prefetch: bool = True,
 ) -> Accumulators:
     """``acc[i, j] = sum_k A[k, i] * B[k, j]``, k in ``blocks`` blocks of as many steps as lanes.
 
     A holds its steps in vectors: row i of block n is the vector at ``a + n * block_step +
     i * lanes``, its lanes the steps. B is a dense panel of floats or halves: step k at
     ``b + k * width``, by default ``nv * lanes``. ``chains``, 1, 2 or 4: step k goes to the sum
-    ``k % chains``, so that tiles of a few accumulators do not wait for each other.
+    ``k % chains``, so that tiles of a few accumulators do not wait for each other. ``prefetch``: B
+    is asked for ahead.
     """
     tile.check(asm.target)
     lanes, unroll, width = asm.lanes, min(4, asm.lanes), width or tile.nv * asm.lanes
@@ -161,7 +163,8 @@ def emit_blocked_product(
             a_k, b_k = a_n + lane, state["b"]
             for step in range(unroll):
                 vectors = b_k + step * width
-                _emit_prefetch(asm, vectors, step * width // lanes, tile.nv)
+                if prefetch:
+                    _emit_prefetch(asm, vectors, step * width // lanes, tile.nv)
                 first = step % chains * tile.mr
                 emit_rank_one(asm, tile, state, a_k + step, lanes, vectors, first=first)
             state["b"] = b_k + unroll * width
