@@ -131,6 +131,7 @@ def test_random_problems(
         case.bias,
         case.scale,
         None if case.residual is None else np.ascontiguousarray(case.residual),
+        case.slopes,
     )
     problem = case.problem(pool=pool, x_strides=element_strides(operands.x))
     if algorithm.refusal(problem, target) is not None:
