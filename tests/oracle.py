@@ -225,7 +225,7 @@ def activate(y: Float64Array, activation: Any) -> Float64Array:
 
 def _gelu(y: Float64Array, activation: Any) -> Float64Array:
     if activation.approximate == "none":
-        return _gated(y, 0.5 * _erfc(-y / math.sqrt(2)).astype(np.float64))
+        return _gated(y, 0.5 * np.asarray(_erfc(-y / math.sqrt(2)), np.float64))
     linear = math.sqrt(8 / math.pi)
     with np.errstate(over="ignore"):
         return _gated(y, _sigmoid(y * (linear + 0.044715 * linear * y * y)))

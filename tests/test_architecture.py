@@ -21,6 +21,7 @@ VOCABULARY = {
     "geometry": set(),
     "arguments": {"errors"},
     "arrays": {"errors"},
+    "elementwise_problem": {"epilogue", "frozen"},
     "epilogue": {"arguments", "arrays", "errors", "frozen"},
     "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},
     "problem": {"arguments", "epilogue", "errors", "frozen", "geometry"},

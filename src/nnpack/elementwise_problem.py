@@ -1,0 +1,21 @@
+"""Problems of element-wise functions, stated by what is applied to each number."""
+
+from __future__ import annotations
+
+from nnpack.epilogue import Epilogue
+from nnpack.frozen import dataclass
+
+__all__ = ["ElementwiseProblem"]
+
+
+@dataclass(frozen=True)
+class ElementwiseProblem:
+    """``y = epilogue(x)`` for ``count`` numbers of dense arrays; a residual is a second operand.
+
+    The numbers stand in rows of ``width``, row r of channel ``r % channels``.
+    """
+
+    count: int
+    epilogue: Epilogue
+    channels: int = 1
+    width: int = 0

@@ -1,0 +1,50 @@
+"""Element-wise functions: an epilogue applied to what is in memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnpack.frozen import dataclass
+from nnpack.kernels.epilogue import Epilogue, epilogue_fields
+from nnpack.kernels.stage import emit_stage
+from nnpack.kernels.vectors import emit_vectors
+from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.codegen.assembler import Assembler, Mask, Value
+
+_UNROLL = 4
+
+
+@dataclass(frozen=True)
+class Elementwise:
+    """The stage ``y = epilogue(x)`` of ``count`` numbers; y may be x, or the residual.
+
+    A task is ``block`` rows of ``width`` numbers, the last of which may be shorter; row r is of
+    channel ``r % channels``.
+    """
+
+    epilogue: EpilogueKind
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        words = dict.fromkeys(("count", "channels", "width", "block"), "index")
+        return {"x": "pointer", "y": "pointer", **words, **epilogue_fields(self.epilogue)}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            epilogue = Epilogue(asm, self.epilogue, args)
+            count, width, block = args.load("count", "width", "block")
+            stop = asm.minimum(last * block, asm.ceil_div(count, width))
+            with asm.loop(stop, start=first * block) as row:
+                terms = epilogue.of_channel(row % args["channels"])
+                start = row * width
+                x, y = args["x"] + start, args["y"] + start
+
+                def write(offset: Value, mask: Mask, _: int) -> None:
+                    value = epilogue.prepare(asm.load(x, offset, mask=mask), terms)
+                    epilogue.store(value, y, offset, mask=mask, terms=terms)
+
+                emit_vectors(asm, asm.minimum(count - start, width), write, unroll=_UNROLL)
