@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         SettingsError,
     )
     from nnpack.explanation import Explanation
+    from nnpack.functional.activation_gradient import activation_gradient
     from nnpack.functional.convolution import conv2d, conv_transpose2d
     from nnpack.functional.convolution1d import conv1d, conv_transpose1d
     from nnpack.functional.elementwise import (
@@ -134,6 +135,7 @@ __all__ = [
     "Silu",
     "Tanh",
     "__version__",
+    "activation_gradient",
     "adaptive_avg_pool2d",
     "adaptive_avg_pool2d_gradient",
     "adaptive_max_pool2d",
@@ -221,6 +223,7 @@ _NAMES_BY_MODULE = {
         "SettingsError",
     ],
     "nnpack.explanation": ["Explanation"],
+    "nnpack.functional.activation_gradient": ["activation_gradient"],
     "nnpack.functional.elementwise": [
         "add",
         "clip",

@@ -1,0 +1,51 @@
+"""The gradient behind any activation."""
+
+from __future__ import annotations
+
+from typing import SupportsIndex
+
+import numpy as np
+
+from nnpack.algorithms.derivative import plan_activation_gradient
+from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.epilogue import Activation, Epilogue, Prelu
+from nnpack.errors import DtypeError, ProblemError
+from nnpack.functional.running import run_planned
+from nnpack.runtime.memory import empty_output
+
+__all__ = ["activation_gradient"]
+
+
+def activation_gradient(
+    grad_output: object,
+    x: object,
+    activation: Activation,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array:
+    """``grad_output * f'(x)`` where ``grad_output`` is the gradient of ``f(x)``, of x's shape.
+
+    ``activation`` is any but `Prelu`, of which the slopes have gradients too. At the corners of
+    `Relu`, `Clip` and `HardSigmoid` the derivative is 0 (or the slope of Relu). For those that tell
+    their derivative from their output see `conv2d_output_gradient`. ``out`` may be either array.
+
+    Raises ProblemError or DtypeError for malformed arguments, before anything is written.
+    """
+    x, grad = as_float32("x", x), as_float32("grad_output", grad_output)
+    if activation is None:
+        raise DtypeError("activation=None has no derivative; pass Relu(), Elu(), ...")
+    Epilogue(activation=activation)  # which refuses what is no activation
+    if isinstance(activation, Prelu):
+        raise ProblemError("activation=Prelu has slopes for each channel; it is not done here")
+    if grad.shape != x.shape:
+        raise ProblemError(f"grad_output.shape={grad.shape} must be that of x, {x.shape}")
+    inputs = {"x": x, "grad_output": grad}
+    if out is None:
+        y: Float32Array = empty_output(x.shape)
+    else:
+        y = check_out(out, x.shape, inputs.items(), in_place=True)
+    if y.size:
+        arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad), "y": y}
+        run_planned(plan_activation_gradient, (activation, y.size), arrays, threads)
+    return y
