@@ -268,7 +268,7 @@ def test_checkpoints_recompute() -> None:
 
 
 def test_the_number_of_threads_is_pytorch_s_and_changes_no_bit() -> None:
-    from nnpack.integrations.torch.eligibility import num_threads
+    from nnpack.integrations.torch.threads import num_threads
 
     before = torch.get_num_threads()
     tensors = randn(4, 16, 20, 20), randn(16, 16, 3, 3), randn(16)

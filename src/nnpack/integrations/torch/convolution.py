@@ -17,10 +17,10 @@ from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_plain,
     is_usable,
-    num_threads,
 )
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.integrations.torch.threads import take_threads
 from nnpack.problem import Accuracy
 
 __all__ = ["are_images", "are_weights", "conv2d", "conv_transpose2d"]
@@ -124,7 +124,7 @@ def _by_library(
         "dilation": tuple(dilation),
         "groups": groups,
         "accuracy": accuracy,
-        "threads": num_threads(),
+        "threads": take_threads(),
     }
     if transposed:
         y = nnpack.conv_transpose2d(*arrays, output_padding=tuple(output_padding), **words)

@@ -17,10 +17,10 @@ from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_higher_order,
     is_plain,
-    num_threads,
 )
 from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import Operator
+from nnpack.integrations.torch.threads import take_threads
 
 __all__ = ["CALL", "convolution_gradients"]
 
@@ -110,7 +110,7 @@ def _by_library(
         "dilation": tuple(dilation),
         "groups": groups,
         "accuracy": accuracy,
-        "threads": num_threads(),
+        "threads": take_threads(),
     }
     if transposed:
         words["output_padding"] = tuple(output_padding)

@@ -6,15 +6,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-import nnpack
-
 __all__ = [
     "has_unit_columns",
     "is_direct",
     "is_higher_order",
     "is_plain",
     "is_usable",
-    "num_threads",
     "records_gradients",
 ]
 
@@ -75,8 +72,3 @@ def is_higher_order(grad: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch._C._functorch.is_legacy_batchedtensor(grad)
     )
-
-
-def num_threads() -> int:
-    """No more threads than PyTorch may use, and no more than the library may."""
-    return min(int(torch.get_num_threads()), nnpack.get_num_threads())

@@ -15,10 +15,10 @@ from nnpack.integrations.torch.eligibility import (
     is_higher_order,
     is_plain,
     is_usable,
-    num_threads,
 )
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.integrations.torch.threads import take_threads
 
 __all__ = ["are_rows", "are_weights", "linear"]
 
@@ -53,7 +53,7 @@ def _compute(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if are_rows(rows) and are_weights(weight, bias):
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
             arrays = as_array(rows), as_array(weight), as_optional_array(bias)
-            return as_tensor(nnpack.linear(*arrays, threads=num_threads()))
+            return as_tensor(nnpack.linear(*arrays, threads=take_threads()))
     return _by_pytorch(rows, weight, bias)
 
 
@@ -65,7 +65,7 @@ def _compute_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     if are_rows(grad) and are_weights(weight, None):
         with contextlib.suppress(NnpackError):
             arrays = as_array(grad), as_array(weight)
-            return as_tensor(nnpack.linear_input_gradient(*arrays, threads=num_threads()))
+            return as_tensor(nnpack.linear_input_gradient(*arrays, threads=take_threads()))
     return torch.matmul(grad, weight)
 
 
@@ -73,7 +73,7 @@ def _compute_weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     if are_rows(grad) and are_rows(rows):
         with contextlib.suppress(NnpackError):
             arrays = as_array(rows), as_array(grad)
-            return as_tensor(nnpack.linear_weight_gradient(*arrays, threads=num_threads()))
+            return as_tensor(nnpack.linear_weight_gradient(*arrays, threads=take_threads()))
     return _weight_gradient_by_pytorch(grad, rows)
 
 

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.eligibility import is_usable, num_threads, records_gradients
+from nnpack.integrations.torch.eligibility import is_usable, records_gradients
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
+from nnpack.integrations.torch.threads import take_threads
 
 __all__ = ["Packing"]
 
@@ -65,7 +66,7 @@ class Packing(torch.nn.Module):
             or not _have_versions(weight, bias)
         ):
             return None
-        threads = num_threads()
+        threads = take_threads()
         state = words, threads, _version(weight), None if bias is None else _version(bias)
         packed = self._packed
         try:

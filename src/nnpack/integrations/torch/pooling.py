@@ -16,11 +16,11 @@ from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_plain,
     is_usable,
-    num_threads,
     records_gradients,
 )
 from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.integrations.torch.threads import take_threads
 
 __all__ = ["max_pool2d"]
 
@@ -50,7 +50,7 @@ def max_pool2d(
         y, indices = _max_pool2d(input, *call)
         return (y, indices) if return_indices else y
     with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
-        return as_tensor(nnpack.max_pool2d(as_array(input), *call, threads=num_threads()))
+        return as_tensor(nnpack.max_pool2d(as_array(input), *call, threads=take_threads()))
     return torch.max_pool2d(input, *call)
 
 
@@ -65,7 +65,7 @@ def _by_library(
     images: Tensor, window: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool
 ) -> tuple[Tensor, Tensor]:
     pairs = tuple(window), tuple(stride), tuple(padding), tuple(dilation)
-    words: Any = {"return_indices": True, "threads": num_threads()}
+    words: Any = {"return_indices": True, "threads": take_threads()}
     y, indices = nnpack.max_pool2d(as_array(images), *pairs, ceil, **words)
     return as_tensor(y), as_tensor(indices)
 

@@ -1,0 +1,50 @@
+"""Threads of calls: as many as PyTorch may use, while PyTorch's own are out of the way.
+
+After each parallel operation the threads of OpenMP spin for milliseconds (GNU's: 300,000 times
+round a pause), waiting for the next one. Where all cores are asked for they take turns with our
+workers, which halves the speed of a convolution that follows, say, an activation. OpenMP 5.0 can
+give its threads back (``omp_pause_resource_all``); PyTorch's next parallel operation makes them
+again, in some 60 us. A step of ResNet-18, 16 images on 2 cores, takes 570 ms so, and 710 without.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+import torch
+
+import nnpack
+
+__all__ = ["num_threads", "release_openmp_threads", "take_threads"]
+
+_OMP_PAUSE_SOFT = 1
+
+
+def num_threads() -> int:
+    """No more threads than PyTorch may use, and no more than the library may."""
+    return min(int(torch.get_num_threads()), nnpack.get_num_threads())
+
+
+def take_threads() -> int:
+    """`num_threads`; when they are several, OpenMP's threads are gone."""
+    count = num_threads()
+    if count > 1:
+        release_openmp_threads()
+    return count
+
+
+def release_openmp_threads() -> None:
+    """End the threads that OpenMP keeps for this one; 0.2 us if there are none."""
+    _pause()(_OMP_PAUSE_SOFT)
+
+
+@functools.cache
+def _pause() -> Callable[[int], object]:
+    """``omp_pause_resource_all`` of the runtime that PyTorch is linked with, if it is that new."""
+    try:
+        # PyTorch loads its dependencies for all to see.
+        return ctypes.CDLL(None).omp_pause_resource_all
+    except (AttributeError, OSError, TypeError):
+        return lambda _: None
