@@ -39,6 +39,7 @@ _NODE_MODULES = {
     "Resize": "resize",
     "Sigmoid": "sigmoid",
     "Softmax": "softmax",
+    "Sum": "sum",
     "Swish": "swish",
     "Tanh": "tanh",
     "Upsample": "upsample",

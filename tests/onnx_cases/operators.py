@@ -271,18 +271,20 @@ def _prelu(case: Case) -> tuple[Array, ...]:
     return (_function("prelu")(x, slope.reshape(-1)),)
 
 
-def _hard_sigmoid(case: Case) -> tuple[Array, ...]:
-    _need(math.isclose(case.attributes.get("alpha", 0.2), 1 / 6), "another slope than 1/6")
-    return (_function("hard_sigmoid")(_x(case)),)
-
-
 def _swish(case: Case) -> tuple[Array, ...]:
     _need(case.attributes.get("alpha", 1.0) == 1.0, "another slope")
     return (_function("silu")(_x(case)),)
 
 
-def _add(_: Case) -> tuple[Array, ...]:
-    raise NotApplicableError("sums are merged into layers only")
+def _add(case: Case) -> tuple[Array, ...]:
+    first, *others = case.inputs
+    assert first is not None
+    total = first
+    for other in others:
+        assert other is not None
+        _need(other.shape == first.shape, "broadcasts")
+        total = nnpack.add(total, other)
+    return (total,)
 
 
 _CONVOLUTIONS: Mapping[str, Callable[[Case, Mapping[str, Any]], Array]] = {
@@ -300,7 +302,7 @@ _ADAPTERS: Mapping[str, Callable[[Case], tuple[Array, ...]]] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _of_images(nnpack.global_avg_pool2d),
     "GlobalMaxPool": _of_images(nnpack.global_max_pool2d),
-    "HardSigmoid": _hard_sigmoid,
+    "HardSigmoid": _elementwise("hard_sigmoid", alpha=("alpha", 0.2), beta=("beta", 0.5)),
     "HardSwish": _elementwise("hard_swish"),
     "LeakyRelu": _elementwise("leaky_relu", slope=("alpha", 0.01)),
     "LogSoftmax": partial(_softmax, nnpack.log_softmax),
@@ -313,6 +315,7 @@ _ADAPTERS: Mapping[str, Callable[[Case], tuple[Array, ...]]] = {
     "Resize": _resize,
     "Sigmoid": _elementwise("sigmoid"),
     "Softmax": partial(_softmax, nnpack.softmax),
+    "Sum": _add,
     "Swish": _swish,
     "Tanh": _elementwise("tanh"),
     "Upsample": _upsample,

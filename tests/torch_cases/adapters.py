@@ -257,7 +257,7 @@ def hardtanh(x: Array, min_val: float = -1.0, max_val: float = 1.0) -> Array:
 
 def prelu(x: Array, weight: Array) -> Array:
     need(x.ndim > 1 and weight.size == x.shape[1], "not a slope for each channel")
-    return elementwise("prelu")(x, weight.reshape(-1))
+    return elementwise("prelu")(x, weight)
 
 
 ADAPTERS: Mapping[str, Callable[..., Any]] = {
