@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnpack.epilogue import Clip, Elu, Relu
+from nnpack.epilogue import Clip, Elu, Relu, Sigmoid, Tanh
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.frozen import dataclass
 from nnpack.geometry import Pair, Shape
@@ -12,7 +12,7 @@ from nnpack.geometry import Pair, Shape
 __all__ = ["OutputGradientProblem", "check_activation"]
 
 
-TellingActivation = Relu | Elu | Clip
+TellingActivation = Relu | Elu | Clip | Sigmoid | Tanh
 """Activations whose derivative can be told from their output."""
 
 
@@ -47,7 +47,7 @@ def check_activation(
         return None
     if not isinstance(activation, TellingActivation):
         raise DtypeError(
-            f"activation={activation!r} must be Relu, Elu or Clip, an instance, or None; "
+            f"activation={activation!r} must be Relu, Elu, Clip, Sigmoid or Tanh, an instance; "
             "behind others, multiply grad_output by the derivative"
         )
     if output_shape is None:

@@ -41,7 +41,8 @@ def conv2d_output_gradient(
     two as well.
 
     Raises ProblemError or DtypeError for malformed arguments, and when the output does not tell
-    the derivative (Relu or Elu with a negative parameter).
+    the derivative (those of Relu, Elu, Clip, Sigmoid and Tanh do, but
+    for negative parameters).
     """
     grad = as_float32("grad_output", grad_output, 4)
     y = as_float32("output", output, 4)

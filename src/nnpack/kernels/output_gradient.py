@@ -10,14 +10,22 @@ from nnpack.kernels.vectors import emit_lane_sum, emit_vectors
 from nnpack.problem import ActivationKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from nnpack.codegen.assembler import Assembler, Mask, Value
 
 # Chains of additions in a plane.
 _CHAINS = 4
 
-_PARAMETERS = {"relu": (), "leaky_relu": ("slope",), "elu": ("alpha",), "clip": ("low", "high")}
+# The numbers of the activations whose output tells the derivative.
+_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "relu": (),
+    "leaky_relu": ("slope",),
+    "elu": ("alpha",),
+    "clip": ("low", "high"),
+    "sigmoid": (),
+    "tanh": (),
+}
 
 
 @dataclass(frozen=True)
@@ -111,5 +119,9 @@ class OutputGradient:
             case "clip":
                 low, high = numbers
                 return lambda grad, y: asm.select((y <= low) | (y >= high), zero, grad)
+            case "sigmoid":
+                return lambda grad, y: grad * (y * (1.0 - y))
+            case "tanh":
+                return lambda grad, y: grad * (1.0 - y * y)
             case other:
                 raise NotImplementedError(f"{other} cannot be told from its output")
