@@ -64,15 +64,8 @@ class Classifier:
             for block in network.blocks
             for layer in block.layers
         )
-        # On the one pixel that the mean leaves, a fully connected layer is a 1x1 convolution.
-        weight = network.weight[:, :, np.newaxis, np.newaxis]
-        self._last = _Step(
-            "fc",
-            nnpack.Conv2d(weight, network.bias, threads=self.threads),
-            2 * weight[0].size,
-            True,
-            False,
-        )
+        self._last = nnpack.Linear(network.weight, network.bias, threads=self.threads)
+        self._last_flops = 2 * network.weight[0].size
 
     def __call__(self, x: Float32) -> Float32:
         """The probabilities of all classes."""
@@ -93,7 +86,8 @@ class Classifier:
         for _ in range(rounds):
             self._run(x, timed)
         algorithms = self._algorithms(x)
-        flops = {step.name: step.flops_per_output for step in (*self._steps, self._last)}
+        flops = {step.name: step.flops_per_output for step in self._steps}
+        flops["fc"] = self._last_flops
         return [
             LayerTime(
                 name,
@@ -113,8 +107,8 @@ class Classifier:
                 block_input = x
             x = call(step.name, lambda step=step, x=x, add=block_input: _apply(step, x, add))  # type: ignore[misc]
         x = call("mean", lambda: nnpack.global_avg_pool2d(x, threads=self.threads))
-        logits = call("fc", lambda: self._last.layer(x))
-        return call("softmax", lambda: nnpack.softmax(logits[:, :, 0, 0], threads=self.threads))
+        logits = call("fc", lambda: self._last(x[:, :, 0, 0]))
+        return call("softmax", lambda: nnpack.softmax(logits, threads=self.threads))
 
     def _algorithms(self, x: Float32) -> dict[str, str]:
         """The algorithm of every convolution."""
@@ -123,7 +117,6 @@ class Classifier:
         for step in self._steps:
             chosen[step.name] = str(step.layer.explain(shape).chosen)
             shape = step.layer(np.zeros(shape, np.float32)).shape
-        chosen["fc"] = str(self._last.layer.explain((x.shape[0], shape[1], 1, 1)).chosen)
         return chosen
 
 
