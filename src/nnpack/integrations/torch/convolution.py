@@ -124,7 +124,7 @@ def _by_library(
         "dilation": tuple(dilation),
         "groups": groups,
         "accuracy": accuracy,
-        "threads": take_threads(),
+        "threads": take_threads(images.numel() * weight.numel() // max(1, images.shape[1])),
     }
     if transposed:
         y = nnpack.conv_transpose2d(*arrays, output_padding=tuple(output_padding), **words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,8 +76,9 @@ def _compute_input_gradient(grad: Tensor, weight: Tensor, size: Ints, *call: Any
     shape, images = tuple(size), _with_unit_columns(grad)
     if is_plain(grad) and is_plain(weight) and weight.is_contiguous():
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
+            work = math.prod(shape) * weight.numel() // max(1, shape[1])
             gradients = nnpack.conv2d_input_gradient, nnpack.conv_transpose2d_input_gradient
-            return _by_library(gradients, as_array(images), as_array(weight), shape, call)
+            return _by_library(gradients, as_array(images), as_array(weight), shape, call, work)
     absent = grad.new_empty(1).expand(shape)
     return _by_pytorch(grad, absent, weight, (True, False, False), call)[0].contiguous()
 
@@ -85,8 +87,9 @@ def _compute_weight_gradient(grad: Tensor, input_: Tensor, size: Ints, *call: An
     shape, images = tuple(size), _with_unit_columns(grad)
     if is_plain(grad) and is_plain(input_) and has_unit_columns(input_):
         with contextlib.suppress(NnpackError):
+            work = input_.numel() * math.prod(shape) // max(1, input_.shape[1])
             gradients = nnpack.conv2d_weight_gradient, nnpack.conv_transpose2d_weight_gradient
-            return _by_library(gradients, as_array(input_), as_array(images), shape, call)
+            return _by_library(gradients, as_array(input_), as_array(images), shape, call, work)
     absent = grad.new_empty(1).expand(shape)
     return _by_pytorch(grad, input_, absent, (False, True, False), call)[1].contiguous()
 
@@ -101,6 +104,7 @@ def _by_library(
     second: Float32Array,
     shape: tuple[int, ...],
     call: tuple[Any, ...],
+    work: int,
 ) -> Tensor:
     """The gradient of convolution, or of transposed convolution, for these arrays."""
     stride, padding, output_padding, dilation, groups, transposed, accuracy = call
@@ -110,7 +114,7 @@ def _by_library(
         "dilation": tuple(dilation),
         "groups": groups,
         "accuracy": accuracy,
-        "threads": take_threads(),
+        "threads": take_threads(work),
     }
     if transposed:
         words["output_padding"] = tuple(output_padding)

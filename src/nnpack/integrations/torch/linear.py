@@ -53,7 +53,9 @@ def _compute(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if are_rows(rows) and are_weights(weight, bias):
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
             arrays = as_array(rows), as_array(weight), as_optional_array(bias)
-            return as_tensor(nnpack.linear(*arrays, threads=take_threads()))
+            return as_tensor(
+                nnpack.linear(*arrays, threads=take_threads(rows.numel() * weight.shape[0]))
+            )
     return _by_pytorch(rows, weight, bias)
 
 
@@ -64,16 +66,16 @@ def _by_pytorch(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _compute_input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
     if are_rows(grad) and are_weights(weight, None):
         with contextlib.suppress(NnpackError):
-            arrays = as_array(grad), as_array(weight)
-            return as_tensor(nnpack.linear_input_gradient(*arrays, threads=take_threads()))
+            arrays, work = (as_array(grad), as_array(weight)), grad.numel() * weight.shape[1]
+            return as_tensor(nnpack.linear_input_gradient(*arrays, threads=take_threads(work)))
     return torch.matmul(grad, weight)
 
 
 def _compute_weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     if are_rows(grad) and are_rows(rows):
         with contextlib.suppress(NnpackError):
-            arrays = as_array(rows), as_array(grad)
-            return as_tensor(nnpack.linear_weight_gradient(*arrays, threads=take_threads()))
+            arrays, work = (as_array(rows), as_array(grad)), grad.numel() * rows.shape[-1]
+            return as_tensor(nnpack.linear_weight_gradient(*arrays, threads=take_threads(work)))
     return _weight_gradient_by_pytorch(grad, rows)
 
 

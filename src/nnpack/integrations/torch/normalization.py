@@ -18,7 +18,7 @@ from nnpack.integrations.torch.eligibility import (
 )
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
-from nnpack.integrations.torch.threads import take_threads
+from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
 
 __all__ = ["batch_norm"]
 
@@ -70,7 +70,11 @@ def _compute_training(
     if _are_images(images):
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
             arrays = as_array(images), as_optional_array(weight), as_optional_array(bias)
-            words: Any = {"eps": eps, "training": True, "threads": take_threads()}
+            words: Any = {
+                "eps": eps,
+                "training": True,
+                "threads": take_threads(WORK_PER_FLOAT * images.numel()),
+            }
             y, mean, inverse_std = nnpack.batch_norm(*arrays, **words)
             return as_tensor(y), as_tensor(mean), as_tensor(inverse_std)
     return _training_by_pytorch(images, weight, bias, eps)
@@ -95,7 +99,12 @@ def _compute_inference(
     if _are_images(images):
         with contextlib.suppress(NnpackError):
             vectors = [as_optional_array(vector) for vector in (weight, bias, mean, variance)]
-            y = nnpack.batch_norm(as_array(images), *vectors, eps=eps, threads=take_threads())
+            y = nnpack.batch_norm(
+                as_array(images),
+                *vectors,
+                eps=eps,
+                threads=take_threads(WORK_PER_FLOAT * images.numel()),
+            )
             return as_tensor(y)
     return _inference_by_pytorch(images, weight, bias, mean, variance, eps)
 
@@ -124,7 +133,10 @@ def _compute_gradient(
         with contextlib.suppress(NnpackError):
             vectors = as_optional_array(weight), as_array(mean), as_array(inverse_std)
             arrays = as_array(grad.contiguous()), as_array(images), *vectors
-            words: Any = {"training": training, "threads": take_threads()}
+            words: Any = {
+                "training": training,
+                "threads": take_threads(WORK_PER_FLOAT * images.numel()),
+            }
             return tuple(map(as_tensor, nnpack.batch_norm_gradient(*arrays, **words)))
     x, gamma, beta = _gradient_by_pytorch(grad, images, weight, mean, inverse_std, training)
     return x.contiguous(), gamma, beta

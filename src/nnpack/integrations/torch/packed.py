@@ -66,7 +66,7 @@ class Packing(torch.nn.Module):
             or not _have_versions(weight, bias)
         ):
             return None
-        threads = take_threads()
+        threads = take_threads(x.numel() * weight.numel() // max(1, weight.shape[1]))
         state = words, threads, _version(weight), None if bias is None else _version(bias)
         packed = self._packed
         try:

@@ -20,7 +20,7 @@ from nnpack.integrations.torch.eligibility import (
 )
 from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
-from nnpack.integrations.torch.threads import take_threads
+from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
 
 __all__ = ["max_pool2d"]
 
@@ -49,8 +49,9 @@ def max_pool2d(
     if return_indices or records_gradients(input) or torch.compiler.is_compiling():
         y, indices = _max_pool2d(input, *call)
         return (y, indices) if return_indices else y
+    threads = take_threads(WORK_PER_FLOAT * input.numel())
     with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
-        return as_tensor(nnpack.max_pool2d(as_array(input), *call, threads=take_threads()))
+        return as_tensor(nnpack.max_pool2d(as_array(input), *call, threads=threads))
     return torch.max_pool2d(input, *call)
 
 
@@ -65,7 +66,7 @@ def _by_library(
     images: Tensor, window: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool
 ) -> tuple[Tensor, Tensor]:
     pairs = tuple(window), tuple(stride), tuple(padding), tuple(dilation)
-    words: Any = {"return_indices": True, "threads": take_threads()}
+    words: Any = {"return_indices": True, "threads": take_threads(WORK_PER_FLOAT * images.numel())}
     y, indices = nnpack.max_pool2d(as_array(images), *pairs, ceil, **words)
     return as_tensor(y), as_tensor(indices)
 
