@@ -7,8 +7,10 @@ import pytest
 
 import nnpack
 from nnpack.algorithms.cost import skipping_rows, tap_share
+from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
 from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
 from nnpack.codegen.target import host_target
+from nnpack.kernels.gemm import GemmTile
 from nnpack.problem import Problem
 from tests import oracle
 from tests.algorithms.edges import Case, assert_right, assert_right_when_guarded
@@ -58,11 +60,11 @@ def test_the_share_of_taps_is_what_a_count_over_all_pixels_gives() -> None:
 
 # Channels enough for the depth to be taken in segments, a tap and some channels each.
 DEEP = [
-    Case((9, 11), (3, 3), (1, 1), (5, 5, 5, 5), (5, 5), inputs=67, outputs=19),
-    Case((4, 30), (3, 2), (1, 1), (9, 9, 9, 0), (9, 9), inputs=64, outputs=33, groups=2),
-    Case((13, 9), (2, 5), (2, 3), (0, 7, 6, 1), (7, 3), inputs=130, outputs=5, batch=2),
-    Case((5, 5), (3, 3), (1, 1), (8, 8, 8, 8), (8, 8), inputs=64, outputs=3),  # one tap is left
-    Case((7, 7), (3, 3), padding=(1, 1, 1, 1), inputs=2000, outputs=17),  # deep, not dilated
+    Case((22, 31), (3, 3), (1, 1), (9, 9, 9, 9), (9, 9), inputs=67, outputs=19),
+    Case((20, 40), (3, 2), (1, 1), (9, 9, 9, 0), (9, 9), inputs=64, outputs=33, groups=2),
+    Case((33, 29), (2, 5), (2, 1), (0, 13, 26, 3), (13, 13), inputs=130, outputs=5, batch=2),
+    Case((5, 5), (3, 3), padding=(1, 1, 1, 1), inputs=9000, outputs=3),  # deep, not dilated
+    Case((7, 7), (3, 3), padding=(1, 1, 1, 1), inputs=6000, outputs=17),
 ]
 
 
@@ -72,8 +74,19 @@ def test_segments_stay_inside_the_arrays(side: Side) -> None:
     assert_right_when_guarded(DEEP, "implicit_gemm", side)
 
 
+def test_one_tap_is_left_of_a_kernel_wider_than_the_image() -> None:
+    case = Case((5, 5), (3, 3), (1, 1), (8, 8, 8, 8), (8, 8), inputs=64, outputs=3)
+    assert_right(case, "implicit_gemm")
+
+
 def _is_segmented(case: Case) -> bool:
-    return takes_segments(_problem(case), 48, host_target())
+    problem = _problem(case)
+    return takes_segments(problem, _tile(problem), host_target())
+
+
+def _tile(problem: Problem) -> TileChoice:
+    pixels = problem.out_height * problem.out_width
+    return choose_tile(pixels, problem.group_out_channels, host_target(), may_turn=True)
 
 
 def _problem(case: Case) -> Problem:
@@ -109,11 +122,15 @@ def test_segments_do_not_depend_on_the_number_of_threads() -> None:
 
 
 def test_rectangles_leave_out_all_padding() -> None:
-    for case in DEEP:
+    single = TileChoice(GemmTile(1, 1), "channels", 1.0)  # whole rows of one pixel waste nothing
+    for case in DEEP[:2]:
         problem = _problem(case)
-        ones = np.ones((1, 1, *case.image))
-        kernel = np.ones((1, 1, *case.kernel))
-        words = {**case.arguments, "groups": 1}
-        met = oracle.conv2d(ones, kernel, **words).sum()
+        ones, kernel = np.ones((1, 1, *case.image)), np.ones((1, 1, *case.kernel))
+        met = oracle.conv2d(ones, kernel, **{**case.arguments, "groups": 1}).sum()
         of = problem.out_height * problem.out_width * kernel.size
-        assert rectangle_share(problem) == pytest.approx(met / of)
+        assert rectangle_share(problem, single, host_target()) == pytest.approx(met / of)
+
+
+def test_rectangles_smaller_than_tiles_are_not_made() -> None:
+    problem = Problem.conv2d((1, 300, 7, 7), (114, 300, 5, 5), padding=2, stride=3)
+    assert rectangle_share(problem, _tile(problem), host_target()) > 1

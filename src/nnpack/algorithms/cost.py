@@ -9,6 +9,8 @@ from nnpack.algorithms.storage import STORAGE_BYTES, packed_storage
 from nnpack.codegen.target import Target
 from nnpack.problem import Problem
 
+# Taps in the padding are left out where that saves more than this share of the multiplications.
+LEAST_SAVING = 0.1
 # What reading beside arithmetic reaches of the rate of a plain copy from the last-level cache.
 CACHE_SHARE = 0.5
 
@@ -44,8 +46,13 @@ def tap_share(problem: Problem, block_rows: int) -> float:
 
 
 def skipping_rows(problem: Problem) -> int:
-    """Rows of a block, at most, for which most of the taps in the padding are left out."""
-    return max(1, problem.dilation[0] // 2) if problem.dilation[0] > 1 else problem.out_height
+    """Rows of a block, at most, for which most of the taps in the padding are left out.
+
+    All of them where that saves next to nothing: small blocks have a price.
+    """
+    few = max(1, problem.dilation[0] // 2)
+    pays = problem.dilation[0] > 1 and tap_share(problem, few) < 1 - LEAST_SAVING
+    return few if pays else problem.out_height
 
 
 def traffic_seconds(problem: Problem, target: Target) -> float:

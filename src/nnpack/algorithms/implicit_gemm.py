@@ -45,8 +45,8 @@ class ImplicitGemm:
         taps = problem.kernel[0] * problem.kernel[1]
         packing = 3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps
         packing /= target.clock
-        if _takes_segments(problem, target, choice):
-            share = rectangle_share(problem)
+        if takes_segments(problem, choice, target):
+            share = min(1.0, rectangle_share(problem, choice, target))
         else:
             share = tap_share(problem, skipping_rows(problem))
         steps = choice.steps * depth * share
@@ -58,7 +58,7 @@ class ImplicitGemm:
         from nnpack.algorithms.segment_plan import segment_plan
 
         choice = self._tile(problem, target)
-        if _takes_segments(problem, target, choice):
+        if takes_segments(problem, choice, target):
             return segment_plan(self.name, problem, target, threads, choice)
         return gemm_plan(self.name, problem, target, threads, choice, packed=True)
 
@@ -73,9 +73,3 @@ class ImplicitGemm:
             return self._choice
         pixels = problem.out_height * problem.out_width
         return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)
-
-
-def _takes_segments(problem: Problem, target: Target, choice: TileChoice) -> bool:
-    tile = choice.tile
-    strip = tile.mr if choice.lanes == "channels" else tile.nv * target.lanes
-    return takes_segments(problem, strip, target)

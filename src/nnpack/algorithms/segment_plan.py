@@ -7,11 +7,12 @@ so that nothing is multiplied with padding.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, ceil_div, is_dense, round_up
-from nnpack.algorithms.cost import fits_last_level
+from nnpack.algorithms.cost import LEAST_SAVING, fits_last_level
 from nnpack.algorithms.gemm_plan import (
     TASKS_PER_THREAD,
     chunk_panels,
@@ -30,30 +31,54 @@ if TYPE_CHECKING:
 
 # Fewer channels than this make segments too short for what adding them up costs.
 LEAST_CHANNELS = 64
-# Rectangles pay where they leave out more than this share of the multiplications.
-LEAST_SAVING = 0.1
 
 Span = tuple[int, int]
 
 
-def takes_segments(problem: Problem, strip: int, target: Target) -> bool:
-    """Whether a strip of patches outgrows half the second-level cache, or rectangles pay."""
-    channels = problem.group_in_channels
+def takes_segments(problem: Problem, choice: TileChoice, target: Target) -> bool:
+    """Whether rectangles pay, or a strip and a panel far outgrow the second-level cache.
+
+    A little beyond it, segments lose more on their sums than they gain.
+    """
+    channels, tile = problem.group_in_channels, choice.tile
     if channels < LEAST_CHANNELS or problem.kernel == (1, 1):
         return False
     depth = channels * problem.kernel[0] * problem.kernel[1]
-    too_deep = FLOAT_BYTES * depth * strip > target.caches.l2 // 2
-    return too_deep or rectangle_share(problem) < 1 - LEAST_SAVING
+    steps = FLOAT_BYTES * (tile.mr + tile.nv * target.lanes)
+    too_deep = depth * steps > target.caches.l2 * 3 // 2
+    return too_deep or takes_rectangles(problem, choice, target)
 
 
-def rectangle_share(problem: Problem) -> float:
-    """Multiplications with the image, of all with image and padding."""
-    shares = []
-    for axis, outputs in enumerate((problem.out_height, problem.out_width)):
-        spans = _tap_spans(problem, axis)
-        used = sum(max(0, high - low) for low, high in spans)
-        shares.append(used / (outputs * len(spans)))
-    return shares[0] * shares[1]
+def takes_rectangles(problem: Problem, choice: TileChoice, target: Target) -> bool:
+    """Whether parting the output saves enough, with what it wastes at the edges of tiles."""
+    return rectangle_share(problem, choice, target) < 1 - LEAST_SAVING
+
+
+def rectangle_share(problem: Problem, choice: TileChoice, target: Target) -> float:
+    """Multiplications over rectangles that see no padding, of those over the whole output.
+
+    Pixels are counted in whole vectors, or rows of tiles.
+    """
+    granule = choice.tile.mr if choice.lanes == "channels" else target.lanes
+    return _share(problem, granule)
+
+
+@functools.lru_cache(maxsize=1024)
+def _share(problem: Problem, granule: int) -> float:
+    def cost(rows: Span, columns: Span) -> int:
+        taps = _meeting(problem, 0, rows) * _meeting(problem, 1, columns)
+        pixels = (rows[1] - rows[0]) * (columns[1] - columns[0])
+        return taps * round_up(pixels, granule)
+
+    parts = itertools.product(_parts(problem, 0), _parts(problem, 1))
+    whole = cost((0, problem.out_height), (0, problem.out_width))
+    return sum(itertools.starmap(cost, parts)) / whole
+
+
+def _meeting(problem: Problem, axis: int, part: Span) -> int:
+    """Taps of an axis through which some output of ``part`` sees the image; at least one."""
+    spans = _tap_spans(problem, axis)
+    return max(1, sum(low < part[1] and high > part[0] and low < high for low, high in spans))
 
 
 def _tap_spans(problem: Problem, axis: int) -> list[Span]:
@@ -73,8 +98,6 @@ def _tap_spans(problem: Problem, axis: int) -> list[Span]:
 def _parts(problem: Problem, axis: int) -> list[Span]:
     """The outputs of an axis, parted where the taps that see the image change."""
     outputs = (problem.out_height, problem.out_width)[axis]
-    if rectangle_share(problem) >= 1 - LEAST_SAVING:
-        return [(0, outputs)]
     places = itertools.chain.from_iterable(_tap_spans(problem, axis))
     edges = sorted({0, outputs, *(place for place in places if 0 < place < outputs)})
     return list(itertools.pairwise(edges))
@@ -95,7 +118,9 @@ def segment_plan(
     """The plan: a stage for each rectangle, all with the same packed weights."""
     from nnpack.kernels.segments import SegmentedConvolution
 
-    rows, columns = _parts(problem, 0), _parts(problem, 1)
+    rows, columns = [(0, problem.out_height)], [(0, problem.out_width)]
+    if takes_rectangles(problem, choice, target):
+        rows, columns = _parts(problem, 0), _parts(problem, 1)
     whole = len(rows) == len(columns) == 1
     kernel = SegmentedConvolution(
         choice.tile,
