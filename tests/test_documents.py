@@ -1,4 +1,4 @@
-"""What the documents show is run: every fenced block of Python, in a process of its own."""
+"""What the documents show is run: every fenced block of Python, behind those before it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def blocks() -> list[tuple[str, str]]:
     found = []
     for document in DOCUMENTS:
         code = re.findall(r"^```python\n(.*?)^```", document.read_text(), re.S | re.M)
-        found += [(f"{document.name}-{n}", block) for n, block in enumerate(code)]
+        for n, block in enumerate(code):
+            before = [b for b in code[:n] if "import torch" not in b]
+            found.append((f"{document.name}-{n}", "\n".join([*before, block])))
     return found
 
 
