@@ -81,7 +81,11 @@ def test_gradients_have_gradients() -> None:
 def test_the_operator_is_what_pytorch_asks_of_operators(dtype: Any) -> None:
     x = randn(2, 3, 9, 9).to(dtype).detach().requires_grad_()
     call = (x, [3, 3], [2, 2], [1, 1], [1, 1], False)
-    torch.library.opcheck(torch.ops.nnpack.max_pool2d_with_indices.default, call)
+    operators = torch.ops.nnpack
+    torch.library.opcheck(operators.max_pool2d_with_indices.default, call)
+    y, indices = operators.max_pool2d_with_indices(*call)
+    gradient = (y.detach(), x.detach(), indices, *call[1:])
+    torch.library.opcheck(operators.max_pool2d_gradient.default, gradient)
 
 
 def test_compiled_calls_give_the_same() -> None:

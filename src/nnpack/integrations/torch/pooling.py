@@ -14,6 +14,7 @@ from nnpack.errors import NnpackError
 from nnpack.integrations.torch.arguments import Ints, as_pair
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
+    is_higher_order,
     is_plain,
     is_usable,
     records_gradients,
@@ -84,10 +85,31 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     images, indices = ctx.saved_tensors
+    gradient = _gradient_by_pytorch if is_higher_order(grad) else _gradient
+    return (gradient(grad, images, indices, *ctx.call), *(None for _ in ctx.call))
+
+
+def _compute_gradient(grad: Tensor, images: Tensor, indices: Tensor, *call: Any) -> Tensor:
+    if is_plain(grad) and is_plain(images):
+        with contextlib.suppress(NnpackError):
+            arrays = as_array(grad.contiguous()), indices.contiguous().numpy()
+            threads = take_threads(WORK_PER_FLOAT * images.numel())
+            return as_tensor(
+                nnpack.max_pool2d_gradient(*arrays, tuple(images.shape), threads=threads)
+            )
+    return _gradient_by_pytorch(grad, images, indices, *call).contiguous()
+
+
+def _gradient_by_pytorch(grad: Tensor, images: Tensor, indices: Tensor, *call: Any) -> Tensor:
     gradient = torch.ops.aten.max_pool2d_with_indices_backward
-    return (gradient(grad, images, *ctx.call, indices), *(None for _ in ctx.call))
+    return gradient(grad, images, *call, indices)
 
 
+_gradient = Operator(
+    f"max_pool2d_gradient(Tensor grad, Tensor input, Tensor indices, {_CALL}) -> Tensor",
+    _compute_gradient,
+    lambda grad, images, *_: grad.new_empty(images.shape),
+)
 _max_pool2d = Operator(
     f"max_pool2d_with_indices(Tensor input, {_CALL}) -> (Tensor, Tensor)",
     _compute,
