@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from nnpack.kernels.convolve import Lanes
 
 
+# Cycles from a multiply-add to the next one of the same sum.
+FMA_LATENCY = 4
+
 # Other tiles that tuning looks at, with pixels and with channels in the lanes.
 ALTERNATIVES = 2
 
@@ -61,21 +64,23 @@ def _relative_rate(mr: int, nv: int, wide: int) -> float:
     # Kept, for a plan asks for it 500 times.
     loads = (nv * wide + mr) / 2
     arithmetic = mr * nv * wide / 2
-    return arithmetic / max(arithmetic, loads + 0.04 * arithmetic) * 0.96
+    return arithmetic / max(arithmetic, loads + 0.04 * arithmetic, FMA_LATENCY) * 0.96
 
 
 def _choices(
     tiles: tuple[GemmTile, ...], lanes: Lanes, pixels: int, channels: int, target: Target
 ) -> list[TileChoice]:
     result = []
+    across, along = (channels, pixels) if lanes == "pixels" else (pixels, channels)
+    vectors = ceil_div(along, target.lanes)
     for tile in tiles:
-        if lanes == "pixels":
-            rows = ceil_div(channels, tile.mr) * tile.mr
-            vectors = ceil_div(pixels, target.lanes)
-        else:
-            rows = ceil_div(pixels, tile.mr) * tile.mr
-            vectors = ceil_div(channels, target.lanes)
-        result.append(TileChoice(tile, lanes, rows * vectors / relative_rate(tile, target)))
+        rows = ceil_div(across, tile.mr) * tile.mr
+        # The last strip, or panel, takes a tile of fewer vectors.
+        whole, rest = divmod(vectors, tile.nv)
+        steps = whole * tile.nv / relative_rate(tile, target)
+        if rest:
+            steps += rest / relative_rate(GemmTile(tile.mr, rest), target)
+        result.append(TileChoice(tile, lanes, rows * steps))
     return result
 
 
