@@ -76,7 +76,7 @@ def test_phases_without_taps_hold_the_epilogue_of_zero(
     x, weight = integers(rng, (2, 3, 4, 5)), integers(rng, (3, 2, kernel, kernel))
     bias = np.array([1.0, -2.0], np.float32)
     words = {"stride": stride, "dilation": dilation, "activation": nnpack.Relu()}
-    y = nnpack.conv_transpose2d(x, weight, bias, **words)  # type: ignore[arg-type]
+    y = nnpack.conv_transpose2d(x, weight, bias, **words)  # type: ignore[call-overload]
     assert_same(y, oracle.conv_transpose2d(x, weight, bias, **words))  # type: ignore[arg-type]
 
 

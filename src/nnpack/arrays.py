@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Float32Array",
+    "WithMoments",
     "are_same",
     "as_float32",
     "as_halves",
@@ -21,10 +22,14 @@ __all__ = [
     "element_strides",
     "frozen_vector",
     "optional_vector",
+    "undefined_moments",
     "with_unit_column_stride",
 ]
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
+
+WithMoments = tuple[Float32Array, Float32Array, Float32Array]
+"""A result with mean and variance of each of its channels."""
 
 # DLPack's kDLCPU and kDLCUDAHost (dlpack.h): memory the processor can read.
 _HOST_DEVICES = (1, 3)
@@ -130,6 +135,11 @@ def frozen_vector(name: str, value: object) -> Float32Array:
     array = as_float32(name, value, 1).copy()
     array.setflags(write=False)
     return array
+
+
+def undefined_moments(channels: int) -> dict[str, Float32Array]:
+    """Arrays for mean and variance of ``channels``: NaN, as they are where there are no numbers."""
+    return {name: np.full(channels, np.nan, np.float32) for name in ("mean", "variance")}
 
 
 def with_unit_column_stride(x: Float32Array) -> Float32Array:

@@ -383,9 +383,11 @@ class Epilogue:
 
     ``scale`` and ``bias`` say whether there is one, a float32 vector with a number for each output
     channel; ``residual`` where an array with the shape and the strides of y is added, if one is;
-    ``pool``: how what all that gives is pooled.
+    ``pool``: how what all that gives is pooled; ``statistics``: whether mean and variance of each
+    channel of y are found as well, which none has with a pool.
 
-    Raises DtypeError when ``activation`` is neither an activation nor None, ``pool`` likewise.
+    Raises DtypeError when ``activation`` is neither an activation nor None, ``pool`` likewise, or
+    ``statistics`` is no bool; ProblemError for statistics of what is pooled.
     """
 
     scale: bool = False
@@ -393,8 +395,13 @@ class Epilogue:
     activation: Activation | ChannelSlopes | None = None
     residual: ResidualPosition | None = None
     pool: Pooling | None = None
+    statistics: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.statistics) is not bool:
+            raise DtypeError(f"statistics={self.statistics!r} must be True or False")
+        if self.statistics and self.pool:
+            raise ProblemError(f"statistics=True with pool={self.pool}: pool y in a later call")
         if not isinstance(self.pool, Pooling | None):
             raise DtypeError(f"pool={self.pool!r} must be MaxPool(2), AveragePool(2) or None")
         if not isinstance(self.activation, Activation | ChannelSlopes | None):
@@ -434,6 +441,7 @@ class Terms:
     bias: Sequence[SupportsIndex] | None
     residual: Sequence[SupportsIndex] | None
     position: ResidualPosition
+    statistics: bool = False
 
     def epilogue(
         self,
@@ -465,7 +473,8 @@ class Terms:
             raise ProblemError(
                 f"pool={pool} needs at least 2x2 outputs, got {y_shape[2]}x{y_shape[3]}; pad more"
             )
-        return Epilogue(self.scale is not None, self.bias is not None, activation, position, pool)
+        terms = self.scale is not None, self.bias is not None
+        return Epilogue(*terms, activation, position, pool, self.statistics)
 
 
 def check_slopes(activation: Prelu, channels: int) -> None:

@@ -106,6 +106,7 @@ class ProductProblem:
         weight_storage: WeightStorage = "float32",
         map_shape: Sequence[SupportsIndex] | None = None,
         pool: Pooling | None = None,
+        statistics: bool = False,
         x_strides: MatrixStrides | None = None,
         weight_strides: MatrixStrides | None = None,
     ) -> ProductProblem:
@@ -124,7 +125,7 @@ class ProductProblem:
             residual_shape = shape
         if pool is not None and places is None:
             raise ProblemError(f"pool={pool} needs map_shape=(c, h, w), the form of the outputs")
-        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
+        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position, statistics)
         epilogue = replace(terms.epilogue(activation, shape, axis=-1), pool=pool)
         if pool is not None and places is not None and min(places[1:]) == 1:
             raise ProblemError(f"pool={pool} needs a map of at least 2x2, got map_shape={places}")

@@ -17,7 +17,12 @@ from nnpack.algorithms.base import (
     list_variants,
 )
 from nnpack.algorithms.fill import fill_stage
-from nnpack.algorithms.following import FOLLOWING, CompleteAlgorithm, unpooled, with_following_pool
+from nnpack.algorithms.following import (
+    CompleteAlgorithm,
+    bare,
+    following_passes,
+    with_following_passes,
+)
 from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
 from nnpack.algorithms.table import algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
@@ -126,15 +131,15 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
     if isinstance(problem, Problem):
         return plan
     if has_gaps(problem):
-        plan = replace(plan, stages=(fill_stage(unpooled(problem)), *plan.stages))
-    return with_following_pool(plan, problem, target, threads)
+        plan = replace(plan, stages=(fill_stage(bare(problem)), *plan.stages))
+    return with_following_passes(plan, problem, target, threads)
 
 
 def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
     """The forward problems ``problem`` consists of, with their offsets in y, in elements."""
     if isinstance(problem, Problem):
         return ((problem, 0),)
-    phases = transposed_phases(unpooled(problem))
+    phases = transposed_phases(bare(problem))
     return tuple((phase.problem, phase.y_offset) for phase in phases)
 
 
@@ -158,8 +163,9 @@ def explain(
     times = {} if outcome is None else outcome.measured
     asked = _with_measured_variants(parts, target, times)
     candidates = (_ask(a, parts, target, threads, packs) for a in asked)
-    if problem.epilogue.pool and not isinstance(problem, Problem):
-        candidates = (replace(c, detail=f"{c.detail}, {FOLLOWING}") for c in candidates)
+    passes = following_passes(problem)
+    if passes and not isinstance(problem, Problem):
+        candidates = (replace(c, detail=f"{c.detail}, {passes}") for c in candidates)
     return Explanation(
         problem,
         chosen.name,

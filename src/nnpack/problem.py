@@ -230,6 +230,7 @@ class Problem(_Convolution):
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
         pool: Pooling | None = None,
+        statistics: bool = False,
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
@@ -254,7 +255,7 @@ class Problem(_Convolution):
         borders = _as_padding(padding, (height, width), extent, step)
         _check_kernel_fits((height, width), extent, borders)
         outputs = conv_outputs((height, width), extent, borders, step)
-        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
+        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position, statistics)
         epilogue = terms.epilogue(activation, (batch, out_channels, *outputs), pool=pool)
         return cls(
             batch=batch,
@@ -320,6 +321,7 @@ class TransposedProblem(_Convolution):
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
         pool: Pooling | None = None,
+        statistics: bool = False,
         accuracy: Accuracy = "fast",
         weight_storage: WeightStorage = "float32",
         x_strides: RowStrides | None = None,
@@ -328,9 +330,8 @@ class TransposedProblem(_Convolution):
         """Return the problem that the arguments of ``nnpack.conv_transpose2d`` state.
 
         ``padding="same"`` gives ``in * stride`` outputs, the surplus cut off at bottom and right.
-        ``output_padding`` is less than stride or dilation. The rest is as in ``Problem.conv2d``.
-
-        Raises ProblemError or DtypeError when the arguments state no well-formed convolution.
+        ``output_padding`` is less than stride or dilation. The rest is as in ``Problem.conv2d``,
+        errors too.
         """
         batch, in_channels, height, width = as_shape("x", x_shape, _IMAGE)
         depth, group_channels, kh, kw = as_shape("weight", weight_shape, _TRANSPOSED_WEIGHT)
@@ -344,7 +345,7 @@ class TransposedProblem(_Convolution):
         surplus = _as_output_padding(output_padding, step, as_pair("dilation", dilation, least=1))
         borders, surplus = _as_transposed_padding(padding, surplus, extent, step)
         outputs = _transposed_outputs((height, width), extent, borders, step, surplus)
-        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position)
+        terms = Terms(scale_shape, bias_shape, residual_shape, residual_position, statistics)
         epilogue = terms.epilogue(activation, (batch, out_channels, *outputs), pool=pool)
         return cls(
             batch=batch,

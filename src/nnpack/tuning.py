@@ -9,7 +9,7 @@ import numpy as np
 
 from nnpack import wisdom
 from nnpack.algorithms.base import VARIANT_MARK
-from nnpack.arrays import Float32Array
+from nnpack.arrays import Float32Array, undefined_moments
 from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
@@ -67,6 +67,8 @@ def tune_problem(
         arrays = {**arrays, "x": x, "y": empty_output(problem.y_shape)}
         if problem.epilogue.residual:
             arrays["residual"] = np.zeros(problem.conv_shape, np.float32)
+        if problem.epilogue.statistics:
+            arrays |= undefined_moments(problem.out_channels)
         measuring = _Measuring(problem, target, threads, arrays)
         best = measuring.fastest(_promising(choices), seconds / 2)
         # As FFTW does: the decisions within an algorithm are measured for the best one only.

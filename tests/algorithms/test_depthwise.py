@@ -103,7 +103,7 @@ def test_results_do_not_depend_on_the_number_of_threads() -> None:
 def test_what_it_refuses(weight: tuple[int, ...], arguments: dict[str, int], reason: str) -> None:
     x, w = np.zeros((1, 6, 20, 20), np.float32), np.zeros(weight, np.float32)
     with pytest.raises(nnpack.AlgorithmError, match=reason):
-        nnpack.conv2d(x, w, algorithm="depthwise", **arguments)  # type: ignore[arg-type]
+        nnpack.conv2d(x, w, algorithm="depthwise", **arguments)  # type: ignore[call-overload]
 
 
 def test_workspace_is_a_row_a_thread() -> None:

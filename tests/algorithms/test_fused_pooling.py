@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import nnpack
-from nnpack.algorithms.following import FOLLOWING, MERGED, CompleteAlgorithm, unpooled
+from nnpack.algorithms.following import FOLLOWING, MERGED, CompleteAlgorithm, bare
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides
 from nnpack.codegen.target import Target, host_target
@@ -80,7 +80,7 @@ def _check(
         activation=problem.epilogue.activation,
         pool=problem.epilogue.pool,
     )
-    limit = absolute_limit(algorithm.inner, unpooled(problem), target, operands)
+    limit = absolute_limit(algorithm.inner, bare(problem), target, operands)
     y = run(operands.guarded(side), side)
     assert y.shape == reference.shape
     assert np.all(np.abs(y - reference) <= limit), (algorithm.name, problem.x_shape)
@@ -136,7 +136,7 @@ def test_random_problems(
     problem = case.problem(pool=pool, x_strides=element_strides(operands.x))
     if algorithm.refusal(problem, target) is not None:
         return
-    limit = absolute_limit(algorithm.inner, unpooled(problem), target, operands)
+    limit = absolute_limit(algorithm.inner, bare(problem), target, operands)
     y = runner(algorithm.build(problem, target, threads), problem, target)(operands, "after")
     reference = oracle.pool(case.reference(), pool)
     assert y.shape == reference.shape
@@ -218,10 +218,8 @@ def test_a_nan_makes_its_window_nan() -> None:
 )
 def test_other_pools_are_refused(pool: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        nnpack.conv2d(
-            np.ones((1, 1, 4, 4), np.float32),
-            np.ones((1, 1, 1, 1), np.float32),
-            pool=pool,  # type: ignore[arg-type]
+        nnpack.conv2d(  # type: ignore[call-overload]
+            np.ones((1, 1, 4, 4), np.float32), np.ones((1, 1, 1, 1), np.float32), pool=pool
         )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from nnpack.algorithms.base import CACHE_LINE, FLOAT_BYTES, ceil_div, epilogue_words, round_up
+from nnpack.algorithms.base import ceil_div, epilogue_words
+from nnpack.algorithms.channel_sums import Workspace, chunk_words, extent_words, moment_stages
 from nnpack.algorithms.elementary import block_of, simple_plan
 from nnpack.batch_norm_problem import BatchNormGradientProblem, BatchNormProblem
 from nnpack.codegen.target import Target
 from nnpack.plan import Argument, Plan, Slot, Stage
 
 __all__ = ["plan_batch_norm", "plan_batch_norm_gradient"]
-
-# A chunk is read twice, the second time from the first-level cache, of which it takes half.
-_CHUNK_FLOATS = 4096
-_CHUNK_ROWS = 256
 
 Problem = BatchNormProblem | BatchNormGradientProblem
 Words = dict[str, Argument]
@@ -25,7 +22,7 @@ def plan_batch_norm(problem: BatchNormProblem, target: Target, threads: int) -> 
     """
     from nnpack.kernels.normalization import GivenTerms, Normalize
 
-    space = _Workspace()
+    space = Workspace()
     slope = space.take(problem.channels)
     vectors = ceil_div(problem.channels, target.lanes)
     if problem.training:
@@ -41,7 +38,7 @@ def plan_batch_norm(problem: BatchNormProblem, target: Target, threads: int) -> 
         }
         stages = (Stage(GivenTerms(problem.gamma), vectors, words),)
     epilogue = problem.epilogue
-    apply: Words = {"x": Slot("x"), "y": Slot("y"), "mean": Slot("mean"), **_extents(problem)}
+    apply: Words = {"x": Slot("x"), "y": Slot("y"), "mean": Slot("mean"), **extent_words(problem)}
     apply |= epilogue_words(epilogue)
     apply["scale"] = slope
     if problem.beta:
@@ -61,8 +58,8 @@ def plan_batch_norm_gradient(
     )
 
     constant = not problem.training
-    space = _Workspace()
-    chunks, tasks = _chunks(problem, target)
+    space = Workspace()
+    chunks, tasks = chunk_words(problem, target)
     count = chunks["image_chunks"] * chunks["parts"]
     names = ("factor",) if constant else ("factor", "slope", "bias")
     terms: Words = {name: space.take(problem.channels) for name in names}
@@ -71,7 +68,7 @@ def plan_batch_norm_gradient(
     }
     arrays: Words = {name: Slot(name) for name in ("x", "grad", "mean")}
     planes = problem.pixels > 1
-    extents = _extents(problem)
+    extents = extent_words(problem)
     first = Stage(ChunkGradients(planes), tasks, {**arrays, **sums, **extents, **chunks})
     outputs: Words = {name: Slot(name) for name in ("inverse_std", "grad_gamma", "grad_beta")}
     combine = Stage(
@@ -85,56 +82,23 @@ def plan_batch_norm_gradient(
 
 
 def _moments(
-    problem: BatchNormProblem, target: Target, space: _Workspace, slope: Slot
+    problem: BatchNormProblem, target: Target, space: Workspace, slope: Slot
 ) -> tuple[Stage, ...]:
     """The stages that find the slots mean, variance and inverse_std, and ``slope``."""
-    from nnpack.kernels.normalization import ChunkMoments, CombineMoments
+    from nnpack.kernels.normalization import CombineMoments
 
-    chunks, tasks = _chunks(problem, target)
-    count = chunks["image_chunks"] * chunks["parts"]
-    parts: Words = {name: space.take(count * problem.channels) for name in ("mean", "square")}
-    words: Words = {**parts, **_extents(problem), **chunks}
     found: Words = {
-        "batch_mean": Slot("mean"),
-        "variance": Slot("variance"),
         "inverse_std": Slot("inverse_std"),
         "slope": slope,
         "eps": problem.eps,
+        **_gamma(problem),
     }
-    return (
-        Stage(ChunkMoments(problem.pixels > 1), tasks, {**words, "x": Slot("x")}),
-        Stage(
-            CombineMoments(problem.gamma),
-            ceil_div(problem.channels, target.lanes),
-            {**words, **found, **_gamma(problem)},
-        ),
-    )
-
-
-def _extents(problem: Problem) -> Words:
-    return {
-        "batch": problem.batch,
-        "channels": problem.channels,
-        "pixels": problem.pixels,
-    }
+    combine = CombineMoments(terms=True, gamma=problem.gamma)
+    return moment_stages(problem, target, space, Slot("x"), combine, found)
 
 
 def _gamma(problem: Problem) -> Words:
     return {"gamma": Slot("gamma")} if problem.gamma else {}
-
-
-def _chunks(problem: Problem, target: Target) -> tuple[dict[str, int], int]:
-    """The words of ``kernels.chunks.CHUNKS``, and how many tasks they are."""
-    if problem.pixels == 1:
-        images, part = min(problem.batch, _CHUNK_ROWS), 1
-        items = ceil_div(problem.channels, target.lanes)
-    else:
-        images = max(1, min(problem.batch, _CHUNK_FLOATS // problem.pixels))
-        part = min(problem.pixels, _CHUNK_FLOATS)
-        items = problem.channels
-    image_chunks, parts = ceil_div(problem.batch, images), ceil_div(problem.pixels, part)
-    words = {"images": images, "part": part, "image_chunks": image_chunks, "parts": parts}
-    return words, items * image_chunks * parts
 
 
 def _apply(problem: Problem, target: Target, kernel: object, words: Words) -> Stage:
@@ -146,15 +110,3 @@ def _apply(problem: Problem, target: Target, kernel: object, words: Words) -> St
         block = block_of(target.lanes)
         tasks = ceil_div(problem.channels, target.lanes) * ceil_div(problem.batch, block)
     return Stage(kernel, tasks, {**words, "block": block})  # type: ignore[arg-type]
-
-
-class _Workspace:
-    """Hands out parts of the workspace, each from a cache line on."""
-
-    def __init__(self) -> None:
-        self.nbytes = 0
-
-    def take(self, floats: int) -> Slot:
-        slot = Slot("workspace", self.nbytes)
-        self.nbytes += round_up(FLOAT_BYTES * floats, CACHE_LINE)
-        return slot

@@ -1,7 +1,7 @@
 """What an algorithm does not merge into its store, as stages that follow in the same plan.
 
-The convolution then writes all its outputs to the workspace, and a pool reads them from there. This
-is the one place that knows which epilogues are merged: the planner sees every algorithm as
+A pool reads all outputs of the convolution from the workspace; mean and variance are those of y.
+This is the one place that knows which epilogues are merged: the planner sees every algorithm as
 a `CompleteAlgorithm`.
 """
 
@@ -11,6 +11,7 @@ import math
 from typing import Protocol, TypeVar, runtime_checkable
 
 from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, list_variants
+from nnpack.algorithms.channel_sums import STATISTICS, Counts, with_following_statistics
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.pooling import plan_pooling
 from nnpack.codegen.target import Target
@@ -37,11 +38,11 @@ class Merging(Protocol):
         """Whether it merges the pool of ``problem``, which it does not refuse without it."""
 
 
-def unpooled(problem: _AnyProblem) -> _AnyProblem:
-    """``problem`` without its pool: y has all outputs, dense."""
-    if problem.epilogue.pool is None:
+def bare(problem: _AnyProblem) -> _AnyProblem:
+    """``problem`` without what may follow: y has all outputs, dense, and no statistics."""
+    if not _asks_more(problem):
         return problem
-    epilogue = replace(problem.epilogue, pool=None)
+    epilogue = replace(problem.epilogue, pool=None, statistics=False)
     return replace(problem, epilogue=epilogue, y_strides=dense_strides(problem.conv_shape))
 
 
@@ -60,14 +61,25 @@ def trimmed(problem: Problem) -> Problem:
     return replace(problem, padding=(top, bottom, left, right))
 
 
-def with_following_pool(
+def following_passes(problem: Problem | TransposedProblem) -> str:
+    """What details say of a plan of ``bare(problem)`` and the rest after it, "" for nothing."""
+    if problem.epilogue.statistics:
+        return STATISTICS
+    return FOLLOWING if problem.epilogue.pool else ""
+
+
+def with_following_passes(
     plan: Plan, problem: Problem | TransposedProblem, target: Target, threads: int
 ) -> Plan:
-    """``plan`` of ``unpooled(problem)``, its result pooled by a stage of its own.
+    """``plan`` of ``bare(problem)``; its result pooled, or summed, by stages of their own.
 
-    The workspace then holds all outputs, however large they are.
+    What is pooled is all in the workspace, however large. With statistics y must be dense.
     """
     pool = problem.epilogue.pool
+    if problem.epilogue.statistics:
+        batch, channels, *outputs = problem.conv_shape
+        counts = Counts(batch, channels, math.prod(outputs))
+        return with_following_statistics(plan, counts, target)
     if pool is None:
         return plan
     stated = PoolProblem.pool2d(pool.kind, problem.conv_shape, 2)
@@ -85,13 +97,13 @@ class CompleteAlgorithm:
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
         """That of the convolution alone."""
-        return self.inner.refusal(unpooled(problem), target)
+        return self.inner.refusal(bare(problem), target)
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
-        """A pass over all outputs more, unless the pool is merged."""
+        """A pass over all outputs more, unless what is asked for is merged."""
         if self._merges(problem, target):
             return self.inner.estimate(trimmed(problem), target)
-        estimate = self.inner.estimate(unpooled(problem), target)
+        estimate = self.inner.estimate(bare(problem), target)
         return replace(estimate, seconds=estimate.seconds + _pass_seconds(problem, target))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
@@ -100,29 +112,34 @@ class CompleteAlgorithm:
             plan = self.inner.build(trimmed(problem), target, threads)
             merged = problem.epilogue.pool is not None
             return replace(plan, detail=f"{plan.detail}, {MERGED}") if merged else plan
-        plan = self.inner.build(unpooled(problem), target, threads)
-        return with_following_pool(plan, problem, target, threads)
+        plan = self.inner.build(bare(problem), target, threads)
+        return with_following_passes(plan, problem, target, threads)
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """The variants of the algorithm, each complete."""
-        return tuple(
-            CompleteAlgorithm(v) for v in list_variants(self.inner, unpooled(problem), target)
-        )
+        return tuple(CompleteAlgorithm(v) for v in list_variants(self.inner, bare(problem), target))
 
     def _merges(self, problem: Problem, target: Target) -> bool:
-        if problem.epilogue.pool is None:
+        if not _asks_more(problem):
             return True
+        if problem.epilogue.pool is None:
+            return False
         if problem.epilogue.residual is not None or not isinstance(self.inner, Merging):
             return False
         return self.inner.merges_pool(problem, target)
 
 
+def _asks_more(problem: Problem | TransposedProblem) -> bool:
+    return problem.epilogue.pool is not None or problem.epilogue.statistics
+
+
 def _pass_seconds(problem: Problem, target: Target) -> float:
-    """Seconds for all outputs to be read again and pooled.
+    """Seconds for all outputs to be read again and pooled or summed.
 
     What outgrows a few second-level caches drives all else out of the last level, and comes no
     faster than from memory (8 and 16 MB: 12 GB/s on Zen 4).
     """
-    nbytes = FLOAT_BYTES * (math.prod(problem.conv_shape) + math.prod(problem.y_shape))
+    written = math.prod(problem.y_shape) if problem.epilogue.pool else 0
+    nbytes = FLOAT_BYTES * (math.prod(problem.conv_shape) + written)
     near = nbytes < CACHED_PASS * target.caches.l2
     return nbytes / (cache_bandwidth(target) if near else target.rates.memory_bandwidth)

@@ -10,6 +10,7 @@ from nnpack.algorithms.base import (
     epilogue_words,
     round_up,
 )
+from nnpack.algorithms.channel_sums import Counts, with_following_statistics
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.pooling import plan_pooling
 from nnpack.algorithms.storage import STORAGE_BYTES
@@ -55,25 +56,27 @@ def plan_product(problem: ProductProblem, target: Target, threads: int) -> Plan:
     """The plan that reads both operands where they stand: a is the slot ``x``, b ``weight``."""
     deep = consecutive(problem.a_strides) == consecutive(problem.b_strides) == "depth"
     if deep and problem.rows <= MAX_ROWS:
-        plan = _plan_dots(_unpooled(problem), target, threads)
+        plan = _plan_dots(_bare(problem), target, threads)
     else:
-        plan = _plan(_unpooled(problem), target, threads, packed=False)
-    return _with_pool(plan, problem, target, threads)
+        plan = _plan(_bare(problem), target, threads, packed=False)
+    return _with_passes(plan, problem, target, threads)
 
 
 def plan_packed_product(problem: ProductProblem, target: Target, threads: int) -> Plan:
     """The plan with b, the slot ``weight``, packed ahead; a is the slot ``x``."""
-    plan = _plan(_unpooled(problem), target, threads, packed=True)
-    return _with_pool(plan, problem, target, threads)
+    plan = _plan(_bare(problem), target, threads, packed=True)
+    return _with_passes(plan, problem, target, threads)
 
 
-def _unpooled(problem: ProductProblem) -> ProductProblem:
-    return replace(problem, epilogue=replace(problem.epilogue, pool=None))
+def _bare(problem: ProductProblem) -> ProductProblem:
+    return replace(problem, epilogue=replace(problem.epilogue, pool=None, statistics=False))
 
 
-def _with_pool(plan: Plan, problem: ProductProblem, target: Target, threads: int) -> Plan:
-    """``plan``, and a pass over its outputs, in the workspace, when they are pooled."""
+def _with_passes(plan: Plan, problem: ProductProblem, target: Target, threads: int) -> Plan:
+    """``plan``, and a pass over its outputs when they are pooled, in the workspace, or summed."""
     pool = problem.epilogue.pool
+    if problem.epilogue.statistics:
+        return with_following_statistics(plan, Counts(problem.rows, problem.columns, 1), target)
     if pool is None or problem.map_shape is None:
         return plan
     stated = PoolProblem.pool2d(pool.kind, (problem.rows, *problem.map_shape), 2)

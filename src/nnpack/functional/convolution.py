@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 
@@ -12,9 +12,11 @@ from nnpack import wisdom
 from nnpack.arguments import IntOrPair, PaddingLike
 from nnpack.arrays import (
     Float32Array,
+    WithMoments,
     as_float32,
     element_strides,
     optional_vector,
+    undefined_moments,
     with_unit_column_stride,
 )
 from nnpack.codegen.target import Target, host_target
@@ -39,6 +41,7 @@ from nnpack.settings import resolve_num_threads
 __all__ = ["conv2d", "conv_transpose2d"]
 
 
+@overload
 def conv2d(
     x: object,
     weight: object,
@@ -53,11 +56,57 @@ def conv2d(
     residual: object = None,
     residual_position: ResidualPosition = "before",
     pool: Pooling | None = None,
+    statistics: Literal[False] = False,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
-) -> Float32Array:
+) -> Float32Array: ...
+
+
+@overload
+def conv2d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    dilation: IntOrPair = 1,
+    groups: SupportsIndex = 1,
+    scale: object = None,
+    activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
+    pool: None = None,
+    statistics: Literal[True],
+    algorithm: str = "auto",
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> WithMoments: ...
+
+
+def conv2d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    dilation: IntOrPair = 1,
+    groups: SupportsIndex = 1,
+    scale: object = None,
+    activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
+    pool: Pooling | None = None,
+    statistics: bool = False,
+    algorithm: str = "auto",
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array | WithMoments:
     """``pool(activation(scale * conv(x, weight) + bias + residual))``.
 
     (N, C, H, W), (O, C/groups, kh, kw) -> (N, O, H', W'), all float32: ndarrays, or objects with
@@ -67,7 +116,9 @@ def conv2d(
     ``residual_position="after"`` to what it gives. ``pool``: `MaxPool` or `AveragePool` of 2x2
     values, 2 apart, an odd last row or column dropped. The weights are packed at every call:
     `Conv2d` packs them once.
-    Returns a C-contiguous array, or ``out``, which may be ``residual`` itself.
+    Returns a C-contiguous array, or ``out``, which may be ``residual`` itself. With ``statistics``
+    returns ``(y, mean, variance)``: (O,) each, of all values of y in a channel, the variance biased
+    (divided by their number); NaN of an empty batch. There is no pool then.
 
     Raises ProblemError (a ValueError) or DtypeError (a TypeError) for malformed arguments, and
     AlgorithmError when a named algorithm cannot do the problem, before anything is written.
@@ -80,10 +131,59 @@ def conv2d(
         "activation": activation,
         "residual_position": residual_position,
         "pool": pool,
+        "statistics": statistics,
         "accuracy": accuracy,
     }
     operands = _Operands(x, weight, bias, scale, residual, activation)
     return _run_cold(Problem.conv2d, operands, words, algorithm, threads, out)
+
+
+@overload
+def conv_transpose2d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: SupportsIndex = 1,
+    scale: object = None,
+    activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
+    pool: Pooling | None = None,
+    statistics: Literal[False] = False,
+    algorithm: str = "auto",
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array: ...
+
+
+@overload
+def conv_transpose2d(
+    x: object,
+    weight: object,
+    bias: object = None,
+    *,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: SupportsIndex = 1,
+    scale: object = None,
+    activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
+    pool: None = None,
+    statistics: Literal[True],
+    algorithm: str = "auto",
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> WithMoments: ...
 
 
 def conv_transpose2d(
@@ -101,11 +201,12 @@ def conv_transpose2d(
     residual: object = None,
     residual_position: ResidualPosition = "before",
     pool: Pooling | None = None,
+    statistics: bool = False,
     algorithm: str = "auto",
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
-) -> Float32Array:
+) -> Float32Array | WithMoments:
     """The transpose of `conv2d` in x: (N, I, H, W), (I, O/groups, kh, kw) -> (N, O, H', W').
 
     H' = (H - 1) * stride - top - bottom + dilation * (kh - 1) + 1 + output_padding. Everything else
@@ -122,6 +223,7 @@ def conv_transpose2d(
         "activation": activation,
         "residual_position": residual_position,
         "pool": pool,
+        "statistics": statistics,
         "accuracy": accuracy,
     }
     operands = _Operands(x, weight, bias, scale, residual, activation)
@@ -165,17 +267,19 @@ def _run_cold(
     algorithm: str,
     threads: SupportsIndex | None,
     out: Float32Array | None,
-) -> Float32Array:
+) -> Float32Array | WithMoments:
     """Pack the weights into the workspace and run, in one native call."""
     problem = operands.state(statement, words)
     count = resolve_num_threads(threads)
     check_algorithm(algorithm)
     y, given = placed_output(problem, operands.read, out)
+    moments = undefined_moments(problem.out_channels) if problem.epilogue.statistics else {}
     if not problem.is_empty:
         target = host_target()
         program = _cold_program(problem, algorithm, target, count, wisdom.generation())
-        program.run({name: address(array) for name, array in given.items()} | {"y": address(y)})
-    return y
+        arrays = {**given, **moments, "y": y}
+        program.run({name: address(array) for name, array in arrays.items()})
+    return (y, moments["mean"], moments["variance"]) if moments else y
 
 
 @functools.lru_cache(maxsize=256)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
 
 from nnpack.algorithms.product import plan_column_sums, plan_product
-from nnpack.arrays import Float32Array, as_float32, optional_vector
+from nnpack.arrays import (
+    Float32Array,
+    WithMoments,
+    as_float32,
+    optional_vector,
+    undefined_moments,
+)
 from nnpack.epilogue import activation_arrays
 from nnpack.functional.gradient_arguments import gradient_output
 from nnpack.functional.matrices import as_matrix, matrix_strides
@@ -26,6 +32,7 @@ __all__ = [
 ]
 
 
+@overload
 def linear(
     x: object,
     weight: object,
@@ -37,10 +44,48 @@ def linear(
     residual_position: ResidualPosition = "before",
     map_shape: Sequence[SupportsIndex] | None = None,
     pool: Pooling | None = None,
+    statistics: Literal[False] = False,
     accuracy: Accuracy = "fast",
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
-) -> Float32Array:
+) -> Float32Array: ...
+
+
+@overload
+def linear(
+    x: object,
+    weight: object,
+    bias: object = None,
+    *,
+    scale: object = None,
+    activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
+    map_shape: Sequence[SupportsIndex] | None = None,
+    pool: None = None,
+    statistics: Literal[True],
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> WithMoments: ...
+
+
+def linear(
+    x: object,
+    weight: object,
+    bias: object = None,
+    *,
+    scale: object = None,
+    activation: Activation | None = None,
+    residual: object = None,
+    residual_position: ResidualPosition = "before",
+    map_shape: Sequence[SupportsIndex] | None = None,
+    pool: Pooling | None = None,
+    statistics: bool = False,
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> Float32Array | WithMoments:
     """``activation(scale * (x @ weight.T) + bias + residual)``: (..., I), (O, I) -> (..., O).
 
     ``x`` has any dimensions before its last, none of them too. ``scale`` and ``bias`` have shape
@@ -51,8 +96,9 @@ def linear(
 
     ``map_shape``: the outputs form a map (c, h, w), the result is (..., c, h, w), or with ``pool``,
     a `MaxPool` or an `AveragePool`, (..., c, h // 2, w // 2); a residual has the shape before it.
-    Either ``accuracy`` is met. Returns a C-contiguous float32 array, or ``out``, which may be
-    ``residual`` itself.
+    With ``statistics`` returns ``(y, mean, variance)``: (O,) each, over all rows, the variance
+    biased; NaN where there are no rows; without a pool. Either ``accuracy`` is met. Returns a
+    C-contiguous float32 array, or ``out``, which may be ``residual`` itself.
 
     Raises ProblemError (a ValueError) or DtypeError (a TypeError) for malformed arguments, before
     anything is written.
@@ -68,15 +114,16 @@ def linear(
     shapes = tuple((f"{name}_shape", array.shape) for name, array in given.items())
     strides = matrix_strides(given["x"]), matrix_strides(given["weight"])
     places = tuple(map_shape) if isinstance(map_shape, Iterable) else map_shape
-    words = activation, residual_position, places, pool, accuracy
+    words = activation, residual_position, places, pool, statistics, accuracy
     try:
         problem = _state(shapes, strides, words)
     except TypeError:  # an argument that cannot be a key is malformed: say how
         problem = _state.__wrapped__(shapes, strides, words)
     y, read = placed_output(problem, given | activation_arrays(activation), out)
+    moments = undefined_moments(problem.columns) if statistics else {}
     if not problem.is_empty:
-        run_planned(plan_product, problem, {**read, "y": y}, threads)
-    return y
+        run_planned(plan_product, problem, {**read, **moments, "y": y}, threads)
+    return (y, moments["mean"], moments["variance"]) if moments else y
 
 
 @functools.lru_cache(maxsize=256)
@@ -86,13 +133,14 @@ def _state(
     words: tuple[Any, ...],
 ) -> ProductProblem:
     """The problem of a call, kept: stating one takes longer than a small layer."""
-    activation, residual_position, map_shape, pool, accuracy = words
+    activation, residual_position, map_shape, pool, statistics, accuracy = words
     return ProductProblem.linear(
         **dict(shapes),
         activation=activation,
         residual_position=residual_position,
         map_shape=map_shape,
         pool=pool,
+        statistics=statistics,
         accuracy=accuracy,
         x_strides=strides[0],
         weight_strides=strides[1],

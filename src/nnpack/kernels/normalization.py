@@ -57,18 +57,23 @@ class ChunkMoments:
 class CombineMoments:
     """The stage that combines the chunks of each channel (Chan, Golub & LeVeque, 1979).
 
-    Writes (channels,): ``batch_mean``, the biased ``variance``, ``inverse_std = 1/sqrt(variance +
-    eps)`` and ``slope = gamma * inverse_std``. A task is a vector of channels.
+    Writes (channels,): ``batch_mean`` and the biased ``variance``; with ``terms`` besides
+    ``inverse_std = 1/sqrt(variance + eps)`` and ``slope = gamma * inverse_std``, or inverse_std
+    itself. A task is a vector of channels.
     """
 
-    gamma: bool
+    terms: bool
+    gamma: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        names = ("mean", "square", "batch_mean", "variance", "inverse_std", "slope")
-        pointers = dict.fromkeys((*names, *(("gamma",) if self.gamma else ())), "pointer")
-        return {**pointers, **EXTENTS, **CHUNKS, "eps": "float"}
+        fields = dict.fromkeys(("mean", "square", "batch_mean", "variance"), "pointer")
+        if self.terms:
+            fields |= {"inverse_std": "pointer", "slope": "pointer", "eps": "float"}
+        if self.gamma:
+            fields["gamma"] = "pointer"
+        return {**fields, **EXTENTS, **CHUNKS}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -78,24 +83,22 @@ class CombineMoments:
                 mask = asm.lanes_below(args["channels"] - channel)
                 mean, square, count = self._combine(asm, args, channel, mask)
                 variance = asm.divide(square, count)
-                deviation = asm.sqrt(variance + asm.splat(args["eps"]))
-                inverse = asm.divide(asm.splat(1.0), deviation)
-                slope = inverse
-                if self.gamma:
-                    slope = inverse * asm.load(args["gamma"], channel, mask=mask)
-                named = {"batch_mean": mean, "variance": variance, "inverse_std": inverse}
-                for name, value in {**named, "slope": slope}.items():
-                    asm.store(value, args[name], channel, mask=mask)
+                asm.store(mean, args["batch_mean"], channel, mask=mask)
+                asm.store(variance, args["variance"], channel, mask=mask)
+                if self.terms:
+                    _store_terms(asm, args, variance, channel, mask, self.gamma)
 
     @staticmethod
     def _combine(
         asm: Assembler, args: Arguments, channel: Value, mask: Value
     ) -> tuple[Value, Value, Value]:
+        # Relative to the first chunk's mean, so that a great mean does not round off the steps.
+        origin = asm.load(args["mean"], channel, mask=mask)
         carry = dict.fromkeys(("mean", "square", "count"), asm.zeros())
         with asm.loop(args["image_chunks"] * args["parts"], carry=carry) as number:
             size = asm.splat(asm.to_float(chunk_size(asm, args, number)))
             offset = number * args["channels"] + channel
-            distance = asm.load(args["mean"], offset, mask=mask) - carry["mean"]
+            distance = asm.load(args["mean"], offset, mask=mask) - origin - carry["mean"]
             count = carry["count"] + size
             share = asm.divide(size, count)
             step = distance * share
@@ -105,7 +108,7 @@ class CombineMoments:
             )
             carry["mean"] = carry["mean"] + step
             carry["count"] = count
-        return carry["mean"], carry["square"], carry["count"]
+        return origin + carry["mean"], carry["square"], carry["count"]
 
 
 @dataclass(frozen=True)
@@ -130,12 +133,17 @@ class GivenTerms:
                 channel = task * asm.lanes
                 mask = asm.lanes_below(args["channels"] - channel)
                 variance = asm.load(args["variance"], channel, mask=mask)
-                inverse = asm.divide(asm.splat(1.0), asm.sqrt(variance + asm.splat(args["eps"])))
-                slope = inverse
-                if self.gamma:
-                    slope = inverse * asm.load(args["gamma"], channel, mask=mask)
-                asm.store(inverse, args["inverse_std"], channel, mask=mask)
-                asm.store(slope, args["slope"], channel, mask=mask)
+                _store_terms(asm, args, variance, channel, mask, self.gamma)
+
+
+def _store_terms(
+    asm: Assembler, args: Arguments, variance: Value, channel: Value, mask: Value, gamma: bool
+) -> None:
+    """Write ``inverse_std`` and ``slope`` of a vector of channels."""
+    inverse = asm.divide(asm.splat(1.0), asm.sqrt(variance + asm.splat(args["eps"])))
+    slope = inverse * asm.load(args["gamma"], channel, mask=mask) if gamma else inverse
+    asm.store(inverse, args["inverse_std"], channel, mask=mask)
+    asm.store(slope, args["slope"], channel, mask=mask)
 
 
 @dataclass(frozen=True)

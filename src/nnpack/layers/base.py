@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
 import numpy as np
 
-from nnpack.arrays import Float32Array, as_float32, as_halves, check_out, optional_vector
+from nnpack.arrays import (
+    Float32Array,
+    as_float32,
+    as_halves,
+    check_out,
+    optional_vector,
+    undefined_moments,
+)
 from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import Target, host_target
 from nnpack.epilogue import activation_arrays
@@ -56,12 +63,14 @@ class LayerProblem(Protocol):
 class Prepared:
     """A program with everything it reads but x and a residual, and the shape of what it writes.
 
-    ``overwrites_early``: some of y is written before the residual at the same place is read.
+    ``overwrites_early``: some of y is written before the residual at the same place is read;
+    ``moments``: of how many channels mean and variance are found, 0 for none.
     """
 
     __slots__ = (
         "addresses",
         "keep",
+        "moments",
         "overwrites_early",
         "plan",
         "program",
@@ -78,6 +87,7 @@ class Prepared:
         keep: tuple[object, ...],
         overwrites_early: bool = False,
         residual_shape: tuple[int, ...] | None = None,
+        moments: int = 0,
     ) -> None:
         self.program = program
         self.plan = plan
@@ -86,12 +96,27 @@ class Prepared:
         self.keep = keep
         self.overwrites_early = overwrites_early
         self.residual_shape = residual_shape or y_shape
+        self.moments = moments
 
-    def run(self, x: Float32Array, y: Float32Array, residual: Float32Array | None) -> None:
-        """Compute y from x, and from the residual of a program that has one."""
+    def run(self, x: Float32Array, y: Float32Array, residual: Float32Array | None) -> Any:
+        """Compute y from x, and from the residual of a program that has one; return the result.
+
+        That is y, or ``(y, mean, variance)``.
+        """
+        if not self.moments:
+            self._run({"x": address(x), "y": address(y)}, y, residual)
+            return y
+        moments = undefined_moments(self.moments)
+        places = {name: address(array) for name, array in moments.items()}
+        self._run({**places, "x": address(x), "y": address(y)}, y, residual)
+        return y, moments["mean"], moments["variance"]
+
+    def _run(
+        self, places: Mapping[str, int], y: Float32Array, residual: Float32Array | None
+    ) -> None:
         if self.program is None:
             return
-        addresses = {**self.addresses, "x": address(x), "y": address(y)}
+        addresses = {**self.addresses, **places}
         if residual is not None:
             residual = readable_residual(residual, y, self.overwrites_early)
             addresses["residual"] = address(residual)
@@ -176,6 +201,10 @@ class Layer:
         shape: tuple[int, ...] = problem.y_shape
         return shape
 
+    def _channels(self, problem: Any) -> int:
+        """How many channels the result has, each of which has statistics."""
+        raise NotImplementedError
+
     def _reported(self, program: Runnable, problem: Any, plan: Plan) -> Runnable:
         """``program``, which reports its runs where the environment asks for that."""
         return program
@@ -184,8 +213,10 @@ class Layer:
 
     def __call__(
         self, x: object, *, residual: object = None, out: Float32Array | None = None
-    ) -> Float32Array:
-        """The layer applied to ``x``: a new C-contiguous array, or ``out``.
+    ) -> Any:
+        """The layer applied to ``x``: a new C-contiguous float32 array, or ``out``.
+
+        A layer with ``statistics`` returns ``(y, mean, variance)``, y being that array.
 
         ``residual`` has the shape of the result (before a pool) and is added where the layer's
         ``residual_position`` says; ``out`` may be ``residual`` itself.
@@ -209,8 +240,7 @@ class Layer:
             if added is not None:
                 inputs["residual"] = added
             y = check_out(out, prepared.y_shape, inputs.items(), in_place="residual")
-        prepared.run(x, y, added)  # type: ignore[arg-type]
-        return y
+        return prepared.run(x, y, added)  # type: ignore[arg-type]
 
     def update(self, weight: object, bias: object = None, *, scale: object = None) -> None:
         """Replace the weights by others of the same shapes; packed copies are made anew.
@@ -239,7 +269,9 @@ class Layer:
             plan = profiled(prepared.plan)
             program = Program(plan.stages, host_target(), plan.threads, plan.workspace_bytes)
             y = empty_output(prepared.y_shape)
-            words = {"x": address(x), "y": address(y), "profile": address(phases)}
+            arrays: dict[str, Any] = {"x": x, "y": y, "profile": phases}
+            arrays |= undefined_moments(prepared.moments)
+            words = {name: address(array) for name, array in arrays.items()}
             program.run({**prepared.addresses, **words})
             phases[:] = 0
             start = time.perf_counter()
@@ -291,10 +323,11 @@ class Layer:
                     weights.prepared.popitem(last=False)
             return prepared
 
-    def _make_prepared(self, weights: Weights, problem: LayerProblem, threads: int) -> Prepared:
+    def _make_prepared(self, weights: Weights, problem: Any, threads: int) -> Prepared:
         shape = self._residual_shape(problem)
+        moments = self._channels(problem) if problem.epilogue.statistics else 0
         if problem.is_empty:
-            return Prepared(None, None, problem.y_shape, {}, (), residual_shape=shape)
+            return Prepared(None, None, problem.y_shape, {}, (), False, shape, moments)
         target = host_target()
         plan = self._make_plan(weights, problem, target, threads)
         compile_stages((*plan.weight_format.stages, *plan.stages), target, threads)
@@ -304,7 +337,7 @@ class Layer:
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
         keep, early = (packed, weights.arrays), self._is_overwritten_early(problem)
-        return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape)
+        return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape, moments)
 
     def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""

@@ -139,6 +139,9 @@ class _ConvolutionLayer(Layer):
     def _residual_shape(self, problem: AnyProblem) -> tuple[int, ...]:
         return problem.conv_shape
 
+    def _channels(self, problem: AnyProblem) -> int:
+        return problem.out_channels
+
     def _reported(self, program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
         return reported(program, problem, plan)
 
@@ -148,7 +151,8 @@ class Conv2d(_ConvolutionLayer):
 
     ``weight`` is (O, C/groups, kh, kw), ``scale`` and ``bias`` (O,); all are copied. A layer takes
     any batch and image size, and any number of threads may call it at once. ``tune`` measures
-    the candidates at the first call of each shape, unless wisdom has them: see `tune`.
+    the candidates at the first call of each shape, unless wisdom has them: see `tune`. With
+    ``statistics`` a call returns ``(y, mean, variance)``, as `nnpack.conv2d` does.
 
     ``weight_storage="float16"``: weights are rounded to half precision, to nearest even, and kept
     so; transformed ones wherever that adds at most 5e-4 of relative L2 error, which
@@ -170,6 +174,7 @@ class Conv2d(_ConvolutionLayer):
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
         pool: Pooling | None = None,
+        statistics: bool = False,
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
@@ -184,6 +189,7 @@ class Conv2d(_ConvolutionLayer):
             "activation": activation,
             "residual_position": residual_position,
             "pool": pool,
+            "statistics": statistics,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }
@@ -218,6 +224,7 @@ class ConvTranspose2d(_ConvolutionLayer):
         activation: Activation | None = None,
         residual_position: ResidualPosition = "before",
         pool: Pooling | None = None,
+        statistics: bool = False,
         algorithm: str = "auto",
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
@@ -233,6 +240,7 @@ class ConvTranspose2d(_ConvolutionLayer):
             "activation": activation,
             "residual_position": residual_position,
             "pool": pool,
+            "statistics": statistics,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }

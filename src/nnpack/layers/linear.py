@@ -44,6 +44,7 @@ class Linear(Layer):
         residual_position: ResidualPosition = "before",
         map_shape: Sequence[SupportsIndex] | None = None,
         pool: Pooling | None = None,
+        statistics: bool = False,
         accuracy: Accuracy = "fast",
         threads: SupportsIndex | None = None,
         weight_storage: WeightStorage = "float32",
@@ -53,6 +54,7 @@ class Linear(Layer):
             "residual_position": residual_position,
             "map_shape": map_shape,
             "pool": pool,
+            "statistics": statistics,
             "accuracy": accuracy,
             "weight_storage": weight_storage,
         }
@@ -96,6 +98,9 @@ class Linear(Layer):
 
     def _residual_shape(self, problem: ProductProblem) -> tuple[int, ...]:
         return problem.unpooled_shape
+
+    def _channels(self, problem: ProductProblem) -> int:
+        return problem.columns
 
     def _make_plan(
         self, weights: Weights, problem: ProductProblem, target: Target, threads: int

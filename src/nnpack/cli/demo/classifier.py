@@ -121,7 +121,8 @@ class Classifier:
 
 
 def _apply(step: _Step, x: Float32, add: Float32) -> Float32:
-    return step.layer(x, residual=add) if step.residual else step.layer(x)
+    y: Float32 = step.layer(x, residual=add) if step.residual else step.layer(x)
+    return y
 
 
 def _fused(layer: Convolution, threads: int | None) -> nnpack.Conv2d:
