@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from nnpack.integrations import torch as torch
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
     from nnpack.layers.linear import Linear
+    from nnpack.layers.network import Network
     from nnpack.runtime.memory import trim
     from nnpack.settings import get_num_threads, set_num_threads
     from nnpack.wisdom import export_wisdom, forget_wisdom, import_wisdom
@@ -125,6 +126,7 @@ __all__ = [
     "Linear",
     "MaxPool",
     "Mish",
+    "Network",
     "NnpackError",
     "Prelu",
     "ProblemError",
@@ -290,6 +292,7 @@ _NAMES_BY_MODULE = {
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.layers.linear": ["Linear"],
+    "nnpack.layers.network": ["Network"],
     "nnpack.runtime.memory": ["trim"],
     "nnpack.settings": ["get_num_threads", "set_num_threads"],
     "nnpack.wisdom": ["export_wisdom", "forget_wisdom", "import_wisdom"],

@@ -6,7 +6,7 @@ the call are `Slot` values. A `Plan` is a tuple of stages with the weight format
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnpack.frozen import dataclass, field, replace
@@ -19,9 +19,11 @@ __all__ = [
     "Slot",
     "Stage",
     "WeightFormat",
+    "aligned",
     "chain_plans",
     "combine_plans",
     "packed_in_workspace",
+    "place_values",
     "profiled",
     "shifted",
 ]
@@ -83,6 +85,11 @@ class Plan:
 _ALIGNMENT = 64
 
 
+def aligned(nbytes: int) -> int:
+    """``nbytes`` rounded up to whole cache lines."""
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
 def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
     """One plan for the plans of all parts of an output, each with its byte offset in y.
 
@@ -99,7 +106,7 @@ def combine_plans(parts: tuple[tuple[Plan, int], ...]) -> Plan:
         stages += [shifted(stage, offsets) for stage in plan.stages]
         weights = plan.weight_format
         packing += [shifted(stage, {"packed": packed}) for stage in weights.stages]
-        packed += -(-weights.nbytes // _ALIGNMENT) * _ALIGNMENT
+        packed += aligned(weights.nbytes)
     plans = [plan for plan, _ in parts]
     storage = "+".join(dict.fromkeys(plan.weight_format.storage for plan in plans))
     formats = tuple(_identity(plan.weight_format) for plan in plans)
@@ -136,7 +143,7 @@ def shifted(stage: Stage, offsets: Mapping[str, int]) -> Stage:
 
 def packed_in_workspace(plan: Plan) -> tuple[tuple[Stage, ...], int]:
     """Stages that pack the weights into the workspace and then run, and the bytes they borrow."""
-    start = -(-plan.workspace_bytes // _ALIGNMENT) * _ALIGNMENT
+    start = aligned(plan.workspace_bytes)
     stages = (*plan.weight_format.stages, *plan.stages)
     placed = tuple(_in_workspace(stage, "packed", start) for stage in stages)
     return placed, start + plan.weight_format.nbytes
@@ -147,13 +154,32 @@ def chain_plans(first: Plan, second: Plan, nbytes: int) -> Plan:
 
     Otherwise they share the workspace. Only ``first`` has weights.
     """
-    used = max(first.workspace_bytes, second.workspace_bytes)
-    start = -(-used // _ALIGNMENT) * _ALIGNMENT
+    start = aligned(max(first.workspace_bytes, second.workspace_bytes))
     stages = (
         *(_in_workspace(stage, "y", start) for stage in first.stages),
         *(_in_workspace(stage, "x", start) for stage in second.stages),
     )
     return replace(first, stages=stages, workspace_bytes=start + nbytes)
+
+
+def place_values(spans: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]:
+    """Byte offsets of values ``(first, last, nbytes)``, and the bytes of all of them.
+
+    Values that are needed at one time, from ``first`` to ``last``, do not overlap. ``first``
+    ascends; each takes the lowest place that is free, which was written not long ago.
+    """
+    offsets: list[int] = []
+    total = 0
+    for first, _, nbytes in spans:
+        place = 0
+        others = zip(offsets, spans, strict=False)
+        for begin, end in sorted((at, at + aligned(o[2])) for at, o in others if o[1] >= first):
+            if begin - place >= aligned(nbytes):
+                break
+            place = max(place, end)
+        offsets.append(place)
+        total = max(total, place + aligned(nbytes))
+    return offsets, total
 
 
 def _in_workspace(stage: Stage, slot: str, start: int) -> Stage:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -37,39 +38,26 @@ class LayerTime:
     flops: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """One layer; ``begins``: its input is what a later step that is ``residual`` adds."""
-
-    name: str
-    layer: nnpack.Conv2d
-    flops_per_output: int
-    begins: bool
-    residual: bool
-
-
 class Classifier:
     """``network`` as fused layers: (N, 3, H, W) float32 to (N, classes) probabilities."""
 
     def __init__(self, network: Network, threads: int | None = None) -> None:
         self.threads = threads or nnpack.get_num_threads()
-        self._steps = tuple(
-            _Step(
-                layer.name,
-                _fused(layer, self.threads),
-                2 * layer.weight[0].size,
-                begins=layer is block.layers[0],
-                residual=block.residual and layer is block.layers[-1],
-            )
-            for block in network.blocks
-            for layer in block.layers
-        )
+        self._made: list[tuple[Convolution, nnpack.Conv2d]] = []
+        residuals = {}
+        for block in network.blocks:
+            first = len(self._made)
+            self._made += [(layer, _fused(layer, self.threads)) for layer in block.layers]
+            if block.residual:
+                residuals[len(self._made) - 1] = first
+        layers = [layer for _, layer in self._made]
+        self._convolutions = nnpack.Network(layers, residuals, threads=self.threads)
         self._last = nnpack.Linear(network.weight, network.bias, threads=self.threads)
         self._last_flops = 2 * network.weight[0].size
 
     def __call__(self, x: Float32) -> Float32:
         """The probabilities of all classes."""
-        return self._run(x, lambda _, run: run())
+        return self._head(self._convolutions(x), lambda _, run: run())
 
     def profile(self, x: Float32, rounds: int) -> list[LayerTime]:
         """Run ``rounds`` times and take the median of every layer."""
@@ -83,46 +71,34 @@ class Classifier:
             shapes[name] = y.shape
             return y
 
+        y = self._convolutions(x)
+        seconds = self._convolutions.profile(x, rounds)
         for _ in range(rounds):
-            self._run(x, timed)
-        algorithms = self._algorithms(x)
-        flops = {step.name: step.flops_per_output for step in self._steps}
-        flops["fc"] = self._last_flops
+            self._head(y, timed)
+        flops = {"fc": self._last_flops * math.prod(shapes["fc"])}
         return [
-            LayerTime(
-                name,
-                algorithms.get(name, "-"),
-                shapes[name],
-                median(seconds),
-                flops.get(name, 0) * int(np.prod(shapes[name])),
-            )
-            for name, seconds in found.items()
+            *self._convolution_times(x, seconds),
+            *(
+                LayerTime(name, "-", shapes[name], median(each), flops.get(name, 0))
+                for name, each in found.items()
+            ),
         ]
 
-    def _run(self, x: Float32, call: Callable[[str, Callable[[], Float32]], Float32]) -> Float32:
-        """All layers, each through ``call(name, run)``."""
-        block_input = x
-        for step in self._steps:
-            if step.begins:
-                block_input = x
-            x = call(step.name, lambda step=step, x=x, add=block_input: _apply(step, x, add))  # type: ignore[misc]
-        x = call("mean", lambda: nnpack.global_avg_pool2d(x, threads=self.threads))
-        logits = call("fc", lambda: self._last(x[:, :, 0, 0]))
+    def _head(self, x: Float32, call: Callable[[str, Callable[[], Float32]], Float32]) -> Float32:
+        """What follows the convolutions, each layer through ``call(name, run)``."""
+        mean = call("mean", lambda: nnpack.global_avg_pool2d(x, threads=self.threads))
+        logits = call("fc", lambda: self._last(mean[:, :, 0, 0]))
         return call("softmax", lambda: nnpack.softmax(logits, threads=self.threads))
 
-    def _algorithms(self, x: Float32) -> dict[str, str]:
-        """The algorithm of every convolution."""
-        chosen = {}
+    def _convolution_times(self, x: Float32, seconds: Sequence[float]) -> Iterator[LayerTime]:
         shape: tuple[int, ...] = x.shape
-        for step in self._steps:
-            chosen[step.name] = str(step.layer.explain(shape).chosen)
-            shape = step.layer(np.zeros(shape, np.float32)).shape
-        return chosen
-
-
-def _apply(step: _Step, x: Float32, add: Float32) -> Float32:
-    y: Float32 = step.layer(x, residual=add) if step.residual else step.layer(x)
-    return y
+        for (convolution, layer), each in zip(self._made, seconds, strict=True):
+            algorithm = layer.explain(shape).chosen
+            weight = convolution.weight
+            extents = (-(-extent // convolution.stride) for extent in shape[2:])
+            shape = (len(x), len(weight), *extents)
+            flops = 2 * weight[0].size * math.prod(shape)
+            yield LayerTime(convolution.name, algorithm, shape, each, flops)
 
 
 def _fused(layer: Convolution, threads: int | None) -> nnpack.Conv2d:
