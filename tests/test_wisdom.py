@@ -259,3 +259,11 @@ def test_wisdom_that_cannot_be_followed_is_not(name: str) -> None:
         keep(exact, "auto", target, 1, Outcome(choice, {name: 1e-9}))
         assert make_plan(exact, "auto", target, 1).algorithm == predicted
         assert not explain(exact, "auto", target, 1).measured
+
+
+def test_wisdom_does_not_hold_where_weights_are_packed_at_each_call() -> None:
+    keep(PROBLEM, "auto", AVX2, 1, OUTCOME)
+    assert make_plan(PROBLEM, "auto", AVX2, 1).algorithm == "direct"
+    predicted = explain(PROBLEM, "auto", AVX2, 1, packs=True)
+    assert make_plan(PROBLEM, "auto", AVX2, 1, packs=True).algorithm == predicted.chosen
+    assert all(candidate.measured is None for candidate in predicted.candidates)

@@ -107,7 +107,9 @@ def as_shape(name: str, value: object, axes: Sequence[str]) -> tuple[int, ...]:
 
 
 def as_number(name: str, value: object, *, infinite: bool = False) -> float:
-    """Return ``value`` as a float that float32 can hold, infinite only where allowed.
+    """Return ``value`` as a float that float32 can hold, infinite only where allowed; -0 as 0.
+
+    Plans are kept by such numbers, and equal ones must do the same.
 
     Raises DtypeError when it is no real number, ProblemError when it is NaN or out of range.
     """
@@ -123,7 +125,7 @@ def as_number(name: str, value: object, *, infinite: bool = False) -> float:
         raise ProblemError(f"{name}={value!r} must be {bound}")
     if _FLOAT32_OVERFLOW <= abs(number) < math.inf:
         raise ProblemError(f"{name}={value!r} is beyond float32, whose largest is 3.4028235e38")
-    return number
+    return number + 0.0
 
 
 def _plain(value: Any) -> Any:

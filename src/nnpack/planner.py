@@ -100,8 +100,9 @@ def make_plan(
 ) -> Plan:
     """The plan of the fastest algorithm that ``algorithm`` allows and ``problem`` admits.
 
-    Fastest as measured, if wisdom has it, else as predicted; ``packs``: predicted for runs that
-    pack the weights each time. A transposed convolution is planned phase by phase.
+    Fastest as measured, if wisdom has it, else as predicted; ``packs``: as predicted for runs that
+    pack the weights each time, of which wisdom knows nothing. A transposed convolution is
+    planned phase by phase.
     Raises AlgorithmError when the named algorithm cannot do the problem.
     """
     return _make_plan(problem, algorithm, target, threads, packs, wisdom.generation())
@@ -159,7 +160,7 @@ def explain(
     problem = replace(problem, batch=max(1, problem.batch))
     parts = [part for part, _ in _parts(problem)]
     chosen, measured = _choose(problem, algorithm, target, threads, packs)
-    outcome = _recall(problem, algorithm, target, threads)
+    outcome = None if packs else _recall(problem, algorithm, target, threads)
     times = {} if outcome is None else outcome.measured
     asked = _with_measured_variants(parts, target, times)
     candidates = (_ask(a, parts, target, threads, packs) for a in asked)
@@ -212,7 +213,8 @@ def _choose(
     problem: AnyProblem, algorithm: str, target: Target, threads: int, packs: bool
 ) -> tuple[Choice, float | None]:
     """What is used; and the seconds a run when that was measured."""
-    outcome = _recall(problem, algorithm, target, threads)
+    # Wisdom was measured with weights packed ahead.
+    outcome = None if packs else _recall(problem, algorithm, target, threads)
     if outcome is not None:
         recalled = _recalled(problem, algorithm, target, outcome.choice)
         if recalled is not None:

@@ -19,7 +19,7 @@ from nnpack.plan import Argument, Plan, Slot, Stage
 
 PREFIX = "aarch64-linux-gnu-"
 EMULATOR = "qemu-aarch64"
-SLOTS = ("x", "weight", "bias", "scale", "residual", "packed", "workspace", "y")
+SLOTS = ("x", "weight", "bias", "scale", "residual", "slopes", "packed", "workspace", "y")
 DRIVER = pathlib.Path(__file__).with_name("driver.c")
 SECONDS = 300
 

@@ -44,7 +44,12 @@ def _check(
     emulator: Emulator, algorithm: Algorithm, case: ConvCase, problem: Problem, threads: int
 ) -> None:
     operands = Operands(
-        np.ascontiguousarray(case.x), case.weight, case.bias, case.scale, case.residual
+        np.ascontiguousarray(case.x),
+        case.weight,
+        case.bias,
+        case.scale,
+        case.residual,
+        case.slopes,
     )
     plan = algorithm.build(problem, TARGET, threads)
     limit = absolute_limit(algorithm, problem, TARGET, operands)
@@ -55,7 +60,7 @@ def _check(
 
 
 def _arrays(case: ConvCase | TransposedCase) -> dict[str, np.ndarray]:
-    names = ("x", "weight", "bias", "scale", "residual")
+    names = ("x", "weight", "bias", "scale", "residual", "slopes")
     return {name: array for name in names if (array := getattr(case, name)) is not None}
 
 

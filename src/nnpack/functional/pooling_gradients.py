@@ -177,7 +177,7 @@ def _as_indices(
             f"indices are from {indices.min()} to {indices.max()}; they must be from -1 to "
             f"{pixels - 1}, places in the {image[2]}x{image[3]} pixels of a plane"
         )
-    return np.ascontiguousarray(indices)
+    return np.require(indices, requirements=["C", "A"])
 
 
 def _check_shape(grad: Float32Array, shape: tuple[int, ...]) -> None:

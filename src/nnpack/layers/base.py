@@ -319,7 +319,7 @@ class Layer:
                     problem = replace(problem, epilogue=epilogue)
                 prepared = self._make_prepared(weights, problem, threads)
                 weights.prepared[key] = prepared
-                if len(weights.prepared) > _MAX_PROGRAMS:
+                if len(weights.prepared) > _MAX_PROGRAMS:  # calls take no lock, so the oldest goes
                     weights.prepared.popitem(last=False)
             return prepared
 
