@@ -31,7 +31,7 @@ FUNCTIONS: list[tuple[Callable[..., Any], Any]] = [
 SHAPES = [(), (0, 3), (1,), (17,), (3, 5, 7), (2, 3, 64, 65), (20_000,)]
 
 
-@pytest.mark.parametrize(("function", "activation"), FUNCTIONS, ids=lambda v: repr(v)[:40])
+@pytest.mark.parametrize(("function", "activation"), FUNCTIONS, ids=[repr(a) for _, a in FUNCTIONS])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_functions_are_activations(
     function: Callable[..., Any], activation: Any, shape: tuple[int, ...]
