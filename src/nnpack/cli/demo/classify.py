@@ -19,7 +19,8 @@ from nnpack.settings import get_settings
 
 __all__ = ["classify"]
 
-_ROUNDS = 40
+_ROUNDS, _TURNS, _WARM_UPS = 40, 8, 2
+_PAUSE_SECONDS = 0.01
 _SHOWN = 5
 _MILLI, _GIGA = 1e3, 1e9
 # ImageNet's names of what the pictures that come with scikit-image and scikit-learn show.
@@ -118,13 +119,18 @@ def _compare(
 
 
 def _interleaved(runs: dict[str, Callable[[], Float32]]) -> dict[str, float]:
-    """Seconds of each, the median of rounds in which all take turns."""
+    """Seconds of each, the median of turns, which begin with runs that do not count.
+
+    What the other left in the caches is not this one's fault, nor are threads of its that still
+    wait for work without sleeping: they have a pause to fall asleep in.
+    """
     taken: dict[str, list[float]] = {name: [] for name in runs}
-    for number in range(_ROUNDS + 2):
+    for _ in range(_TURNS):
         for name, run in runs.items():
-            run()  # what the other left in the caches is not this one's fault
-            start = time.perf_counter()
-            run()
-            if number >= 2:
-                taken[name].append(time.perf_counter() - start)
+            time.sleep(_PAUSE_SECONDS)
+            for number in range(_WARM_UPS + _ROUNDS // _TURNS):
+                start = time.perf_counter()
+                run()
+                if number >= _WARM_UPS:
+                    taken[name].append(time.perf_counter() - start)
     return {name: float(np.median(seconds)) for name, seconds in taken.items()}
