@@ -33,6 +33,7 @@ WithMoments = tuple[Float32Array, Float32Array, Float32Array]
 
 # DLPack's kDLCPU and kDLCUDAHost (dlpack.h): memory the processor can read.
 _HOST_DEVICES = (1, 3)
+_FLOAT32 = np.dtype(np.float32)
 
 
 def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Array:
@@ -45,7 +46,7 @@ def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Arra
     the number of dimensions is not ``ndim``.
     """
     array = value if type(value) is np.ndarray else _wrap(name, value)
-    if array.dtype != np.float32:
+    if array.dtype is not _FLOAT32 and array.dtype != _FLOAT32:
         raise DtypeError(
             f"{name} has dtype {array.dtype.newbyteorder('=')!s}"
             f"{'' if array.dtype.isnative else ', byte-swapped'}; it must be float32, as nothing "

@@ -230,7 +230,11 @@ def _check_writeable(**running: object) -> None:
 def _update_running(
     running: object, batch: Float32Array, momentum: float, unbiased: float = 1.0
 ) -> None:
-    """``running += momentum * (unbiased * batch - running)``, in float64, rounded once."""
+    """``running = (1 - momentum) * running + momentum * unbiased * batch``, in place.
+
+    In float64, rounded once.
+    """
     assert isinstance(running, np.ndarray)
-    old = running.astype(np.float64)
-    running[...] = old + momentum * (unbiased * batch.astype(np.float64) - old)
+    moved = np.multiply(running, 1.0 - momentum, dtype=np.float64)
+    moved += np.multiply(batch, momentum * unbiased, dtype=np.float64)
+    running[...] = moved

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-__all__ = ["Ints", "as_pair"]
+__all__ = ["Ints", "as_hashable", "as_pair"]
 
 Ints = Sequence[int]
 
 
 def as_pair(value: int | Ints) -> tuple[int, ...]:
     """What PyTorch takes for a pair: one number, alone or in a sequence, stands for both."""
+    if type(value) is tuple and len(value) == 2:
+        return value
     values = (value,) if isinstance(value, int) else tuple(value)
     return values * 2 if len(values) == 1 else values
+
+
+def as_hashable(value: Any) -> Any:
+    """``value``, but a tuple in place of the lists that the dispatcher passes."""
+    return tuple(value) if isinstance(value, list) else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.arguments import Ints, as_pair
+from nnpack.integrations.torch.arguments import Ints, as_hashable, as_pair
 from nnpack.integrations.torch.convolution_gradients import CALL, convolution_gradients
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
@@ -46,8 +46,8 @@ def conv2d(
         spacing = as_pair(dilation)
         borders = _paddings(padding, weight, spacing) if isinstance(padding, str) else padding
         if borders is not None:
-            words = as_pair(stride), as_pair(borders), (0, 0), spacing, groups, False, accuracy
-            return _convolution(input, weight, bias, *words)
+            pairs = as_pair(stride), as_pair(borders), (0, 0), spacing
+            return _convolution.run((input, weight, bias), (*pairs, groups, False, accuracy))
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -68,7 +68,7 @@ def conv_transpose2d(
         words = stride, padding, output_padding, groups, dilation
         return F.conv_transpose2d(input, weight, bias, *words)
     pairs = as_pair(stride), as_pair(padding), as_pair(output_padding), as_pair(dilation)
-    return _convolution(input, weight, bias, *pairs, groups, True, accuracy)
+    return _convolution.run((input, weight, bias), (*pairs, groups, True, accuracy))
 
 
 def are_images(tensor: Tensor) -> bool:
@@ -100,36 +100,29 @@ def _paddings(name: str, weight: Tensor, dilation: Ints) -> tuple[int, ...] | No
 
 def _compute(images: Tensor, weight: Tensor, bias: Tensor | None, *call: Any) -> Tensor:
     if are_images(images) and are_weights(weight, bias):
-        with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or reports
-            return _by_library(images, weight, bias, *call)
+        return _by_library(images, weight, bias, tuple(map(as_hashable, call)))
     return _by_pytorch(images, weight, bias, *call)
 
 
 def _by_library(
-    images: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Ints,
-    padding: Ints,
-    output_padding: Ints,
-    dilation: Ints,
-    groups: int,
-    transposed: bool,
-    accuracy: Any,
+    images: Tensor, weight: Tensor, bias: Tensor | None, call: tuple[Any, ...]
 ) -> Tensor:
-    arrays = as_array(images), as_array(weight), as_optional_array(bias)
+    stride, padding, output_padding, dilation, groups, transposed, accuracy = call
     words: dict[str, Any] = {
-        "stride": tuple(stride),
-        "padding": tuple(padding),
-        "dilation": tuple(dilation),
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
         "groups": groups,
         "accuracy": accuracy,
         "threads": take_threads(images.numel() * weight.numel() // max(1, images.shape[1])),
     }
     if transposed:
-        y = nnpack.conv_transpose2d(*arrays, output_padding=tuple(output_padding), **words)
-    else:
-        y = nnpack.conv2d(*arrays, **words)
+        words["output_padding"] = output_padding
+    function = nnpack.conv_transpose2d if transposed else nnpack.conv2d
+    try:
+        y = function(as_array(images), as_array(weight), as_optional_array(bias), **words)
+    except NnpackError:  # what we refuse, PyTorch may allow, or reports
+        return _by_pytorch(images, weight, bias, *call)
     return as_tensor(y)
 
 
@@ -150,22 +143,19 @@ def _by_pytorch(
     return torch.convolution(images, weight, bias, *words).contiguous()
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001 - PyTorch's names
-    images, weight, _, *call = inputs
-    ctx.save_for_backward(images, weight)
-    ctx.call = tuple(call)
+def _save(ctx: Any, tensors: Sequence[Any], call: Sequence[Any], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(tensors[0], tensors[1])
+    ctx.call = call
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     images, weight = ctx.saved_tensors
-    wanted = ctx.needs_input_grad[:3]
-    found = convolution_gradients(grad, images, weight, wanted, ctx.call)
-    return (*found, *(None for _ in ctx.call))
+    return convolution_gradients(grad, images, weight, ctx.needs_input_grad[:3], ctx.call)
 
 
 _convolution = Operator(
     f"convolution(Tensor input, Tensor weight, Tensor? bias, {CALL}) -> Tensor",
     _compute,
     _by_pytorch,
-    Derivative(_setup_context, _backward),
+    Derivative(_save, _backward, _by_library),
 )

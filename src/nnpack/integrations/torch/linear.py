@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ def linear(
     """`torch.nn.functional.linear`, in the manner of `conv2d`, for contiguous tensors."""
     if not (is_usable() and are_rows(input) and are_weights(weight, bias)):
         return F.linear(input, weight, bias)
-    return _linear(input, weight, bias)
+    return _linear.run((input, weight, bias), ())
 
 
 def are_rows(tensor: Tensor) -> bool:
@@ -51,12 +52,22 @@ def are_weights(weight: Tensor, bias: Tensor | None) -> bool:
 
 def _compute(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if are_rows(rows) and are_weights(weight, bias):
-        with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
-            arrays = as_array(rows), as_array(weight), as_optional_array(bias)
-            return as_tensor(
-                nnpack.linear(*arrays, threads=take_threads(rows.numel() * weight.shape[0]))
-            )
+        return _by_library(rows, weight, bias)
     return _by_pytorch(rows, weight, bias)
+
+
+def _by_library(
+    rows: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    _call: tuple[()] = (),
+) -> Tensor:
+    threads = take_threads(rows.numel() * weight.shape[0])
+    arrays = as_array(rows), as_array(weight), as_optional_array(bias)
+    try:
+        return as_tensor(nnpack.linear(*arrays, threads=threads))
+    except NnpackError:  # what we refuse, PyTorch may allow, or else reports
+        return _by_pytorch(rows, weight, bias)
 
 
 def _by_pytorch(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -88,13 +99,13 @@ def _bias_gradient(grad: Tensor) -> Tensor:
     return grad.reshape(-1, grad.shape[-1]).sum(0)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    ctx.save_for_backward(inputs[0], inputs[1])
+def _save(ctx: Any, tensors: Sequence[Any], call: Sequence[Any], output: Tensor) -> None:  # noqa: ARG001
+    ctx.save_for_backward(tensors[0], tensors[1])
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     rows, weight = ctx.saved_tensors
-    of_input, of_weight, of_bias = ctx.needs_input_grad
+    of_input, of_weight, of_bias = ctx.needs_input_grad[:3]
     input_gradient: Any = _input_gradient
     weight_gradient: Any = _weight_gradient
     if is_higher_order(grad):
@@ -122,5 +133,5 @@ _linear = Operator(
     "linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor",
     _compute,
     _by_pytorch,
-    Derivative(_setup_context, _backward),
+    Derivative(_save, _backward, _by_library),
 )

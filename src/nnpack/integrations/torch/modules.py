@@ -32,10 +32,23 @@ class _Named(torch.nn.Module):
         return f"nnpack.{type(self).__name__}"
 
 
+def _held(module: torch.nn.Module, name: str) -> Any:
+    """``module.name``, a parameter or a buffer: `Module` looks elsewhere first, for 1 us."""
+    if not torch.compiler.is_compiling():
+        for tensors in (module._parameters, module._buffers):
+            if name in tensors:
+                return tensors[name]
+    return getattr(module, name)  # computed from parameters, by weight_norm or pruning
+
+
 class Conv2d(_Named, Packing, torch.nn.Conv2d):
     """`torch.nn.Conv2d`, computed by the library where it can: see `nnpack.torch.conv2d`."""
 
     accuracy: Accuracy = "fast"
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `torch.nn.Conv2d`."""
+        return self._conv_forward(images, _held(self, "weight"), _held(self, "bias"))
 
     def _conv_forward(self, images: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.padding_mode != "zeros":
@@ -73,7 +86,7 @@ class ConvTranspose2d(_Named, Packing, torch.nn.ConvTranspose2d):
         sizes = output_size, self.stride, self.padding, self.kernel_size, 2, self.dilation
         surplus = tuple(self._output_padding(images, *sizes))
         words = self.stride, self.padding, surplus, self.groups, self.dilation
-        weight, bias = self.weight, self.bias
+        weight, bias = _held(self, "weight"), _held(self, "bias")
         if not self.training and are_images(images) and are_weights(weight, bias):
             y = self._run_packed(images, weight, bias, (*words, self.accuracy))
             if y is not None:
@@ -102,7 +115,7 @@ class Linear(_Named, Packing, torch.nn.Linear):
 
     def forward(self, rows: Tensor) -> Tensor:
         """As `torch.nn.Linear`."""
-        weight, bias = self.weight, self.bias
+        weight, bias = _held(self, "weight"), _held(self, "bias")
         if not self.training and are_rows(rows) and are_matrix(weight, bias):
             y = self._run_packed(rows, weight, bias, ())
             if y is not None:
@@ -130,23 +143,18 @@ class BatchNorm2d(_Named, torch.nn.BatchNorm2d):
     def forward(self, images: Tensor) -> Tensor:
         """As `torch.nn.BatchNorm2d`."""
         self._check_input_dim(images)
-        tracks = self.training and self.track_running_stats
+        training, keeps = self.training, self.track_running_stats
+        names = "running_mean", "running_var", "num_batches_tracked", "weight", "bias"
+        mean, variance, batches, weight, bias = [_held(self, name) for name in names]
         factor = 0.0 if self.momentum is None else self.momentum
-        if tracks and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
+        if training and keeps and batches is not None:
+            batches.add_(1)
             if self.momentum is None:  # the mean of all batches so far
-                factor = 1.0 / float(self.num_batches_tracked)
-        keeps = not self.training or self.track_running_stats
-        return batch_norm(
-            images,
-            self.running_mean if keeps else None,
-            self.running_var if keeps else None,
-            self.weight,
-            self.bias,
-            self.training or (self.running_mean is None and self.running_var is None),
-            factor,
-            self.eps,
-        )
+                factor = 1.0 / float(batches)
+        alone = mean is None and variance is None
+        if training and not keeps:
+            mean = variance = None
+        return batch_norm(images, mean, variance, weight, bias, training or alone, factor, self.eps)
 
 
 CONVOLUTIONS = (Conv2d, ConvTranspose2d)

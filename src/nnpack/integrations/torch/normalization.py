@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
 from torch import Tensor
+from torch.autograd.graph import increment_version
 
 import nnpack
 from nnpack.errors import NnpackError
@@ -15,9 +17,10 @@ from nnpack.integrations.torch.eligibility import (
     is_higher_order,
     is_plain,
     is_usable,
+    records_gradients,
 )
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
-from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.integrations.torch.operator import Derivative, Operator, quick_apply
 from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
 
 __all__ = ["batch_norm"]
@@ -45,8 +48,12 @@ def batch_norm(
     ):
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if not training:
-        return _inference(input, weight, bias, running_mean, running_var, eps)
-    y, mean, inverse_std = _training(input, weight, bias, eps)
+        return _inference.run((input, weight, bias, running_mean, running_var), (eps,))
+    if not (torch.compiler.is_compiling() or _is_fixed(running_mean) or _is_fixed(running_var)):
+        call = running_mean, running_var, momentum, eps
+        train = _train_recorded if records_gradients(input, weight, bias) else _train
+        return train(input, weight, bias, call)
+    y, mean, inverse_std = _training.registered(input, weight, bias, eps)
     if running_mean is not None and running_var is not None:
         count = input.numel() // input.shape[1]
         variance = inverse_std.pow(-2).sub_(eps).clamp_(min=0).mul_(count / (count - 1))
@@ -61,6 +68,59 @@ def _are_images(tensor: Tensor) -> bool:
 
 def _is_vector(tensor: Tensor, channels: int) -> bool:
     return bool(is_plain(tensor) and tensor.shape == (channels,) and tensor.is_contiguous())
+
+
+def _is_fixed(running: Tensor | None) -> bool:
+    """Whether PyTorch has an opinion on writing into this tensor."""
+    return running is not None and (running.requires_grad or running.is_inference())
+
+
+def _train(
+    images: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    call: tuple[Any, ...],
+    ctx: Any = None,
+) -> Tensor:
+    """The images normalised, the running moments moved; ``ctx`` gets the moments of the images."""
+    mean, variance, momentum, eps = call
+    vectors = (weight, bias, mean, variance)
+    try:
+        y, *moments = nnpack.batch_norm(
+            as_array(images),
+            *map(as_optional_array, vectors),
+            eps=eps,
+            training=True,
+            momentum=momentum,
+            threads=take_threads(WORK_PER_FLOAT * images.numel()),
+        )
+    except NnpackError:  # what we refuse, PyTorch may allow, or else reports
+        words = mean, variance, True, momentum, eps
+        y, *moments = torch.native_batch_norm(images, weight, bias, *words)
+    else:
+        y, *moments = map(as_tensor, (y, *moments))
+        if mean is not None:
+            increment_version((mean, variance))
+    if ctx is not None:
+        ctx.moments = moments
+    return y.contiguous()
+
+
+class _Training(torch.autograd.Function):
+    """`_train`, differentiable; the moments stay inside, where the operator has to return them."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        images, weight, bias, call = inputs
+        ctx.save_for_backward(images, weight)
+        return _train(images, weight, bias, call, ctx)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return *_gradients(ctx, grad, (*ctx.saved_tensors, *ctx.moments), training=True), None
+
+
+_train_recorded = quick_apply(_Training)
 
 
 def _compute_training(
@@ -97,16 +157,27 @@ def _compute_inference(
     eps: float,
 ) -> Tensor:
     if _are_images(images):
-        with contextlib.suppress(NnpackError):
-            vectors = [as_optional_array(vector) for vector in (weight, bias, mean, variance)]
-            y = nnpack.batch_norm(
-                as_array(images),
-                *vectors,
-                eps=eps,
-                threads=take_threads(WORK_PER_FLOAT * images.numel()),
-            )
-            return as_tensor(y)
+        return _infer(images, weight, bias, mean, variance, (eps,))
     return _inference_by_pytorch(images, weight, bias, mean, variance, eps)
+
+
+def _infer(
+    images: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    variance: Tensor,
+    call: tuple[float],
+) -> Tensor:
+    vectors = weight, bias, mean, variance
+    threads = take_threads(WORK_PER_FLOAT * images.numel())
+    try:
+        y = nnpack.batch_norm(
+            as_array(images), *map(as_optional_array, vectors), eps=call[0], threads=threads
+        )
+    except NnpackError:
+        return _inference_by_pytorch(images, *vectors, call[0])
+    return as_tensor(y)
 
 
 def _inference_by_pytorch(
@@ -159,24 +230,39 @@ def _gradient_by_pytorch(
     return operator(grad, images, weight, *words, (True, True, True))  # type: ignore[no-any-return]
 
 
-def _gradients(ctx: Any, grad: Tensor, training: bool) -> tuple[Tensor | None, ...]:
-    """Gradients of images, weight and bias, as far as they are wanted."""
-    images, weight, mean, inverse_std = ctx.saved_tensors
-    compute = _gradient_by_pytorch if is_higher_order(grad) else _gradient
-    found = compute(grad, images, weight, mean, inverse_std, training)
+def _gradients(
+    ctx: Any, grad: Tensor, saved: Sequence[Any], training: bool
+) -> tuple[Tensor | None, ...]:
+    """Gradients of images, weight and bias, as far as they are wanted.
+
+    ``saved`` are images, weight, mean and inverse_std.
+    """
+    compute: Any = _gradient_by_pytorch if is_higher_order(grad) else _gradient
+    found = compute(grad, *saved, training)
     return tuple(g if n else None for g, n in zip(found, ctx.needs_input_grad, strict=False))
 
 
-def _save_training(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    images, weight, _, _ = inputs
-    _, mean, inverse_std = output
-    ctx.mark_non_differentiable(mean, inverse_std)
-    ctx.save_for_backward(images, weight, mean, inverse_std)
+def _save_training(
+    ctx: Any,
+    tensors: Sequence[Any],
+    call: Sequence[Any],  # noqa: ARG001
+    output: tuple[Tensor, ...],
+) -> None:
+    ctx.mark_non_differentiable(*output[1:])
+    ctx.save_for_backward(*tensors[:2], *output[1:])
 
 
-def _save_inference(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG001
-    images, weight, _, mean, variance, eps = inputs
-    ctx.save_for_backward(images, weight, mean, (variance + eps).rsqrt())
+def _backward_training(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+    return _gradients(ctx, grad, ctx.saved_tensors, training=True)
+
+
+def _save_inference(ctx: Any, tensors: Sequence[Any], call: Sequence[Any], output: Tensor) -> None:  # noqa: ARG001
+    images, weight, _, mean, variance = tensors
+    ctx.save_for_backward(images, weight, mean, (variance + call[0]).rsqrt())
+
+
+def _backward_inference(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return *_gradients(ctx, grad, ctx.saved_tensors, training=False), None, None
 
 
 _gradient = Operator(
@@ -194,15 +280,12 @@ _training = Operator(
     "-> (Tensor, Tensor, Tensor)",
     _compute_training,
     _training_by_pytorch,
-    Derivative(_save_training, lambda ctx, grad, *_: (*_gradients(ctx, grad, training=True), None)),
+    Derivative(_save_training, _backward_training),
 )
 _inference = Operator(
     "batch_norm_inference(Tensor input, Tensor? weight, Tensor? bias, Tensor mean, "
     "Tensor variance, float eps) -> Tensor",
     _compute_inference,
     _inference_by_pytorch,
-    Derivative(
-        _save_inference,
-        lambda ctx, grad: (*_gradients(ctx, grad, training=False), None, None, None),
-    ),
+    Derivative(_save_inference, _backward_inference, _infer),
 )

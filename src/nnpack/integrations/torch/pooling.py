@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.arguments import Ints, as_pair
+from nnpack.integrations.torch.arguments import Ints, as_hashable, as_pair
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_higher_order,
@@ -48,7 +49,7 @@ def max_pool2d(
     step = as_pair(stride) if stride else window  # PyTorch takes () for None too
     call = window, step, as_pair(padding), as_pair(dilation), ceil_mode
     if return_indices or records_gradients(input) or torch.compiler.is_compiling():
-        y, indices = _max_pool2d(input, *call)
+        y, indices = _max_pool2d.run((input,), call)
         return (y, indices) if return_indices else y
     threads = take_threads(WORK_PER_FLOAT * input.numel())
     with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
@@ -58,17 +59,17 @@ def max_pool2d(
 
 def _compute(images: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
     if is_plain(images) and has_unit_columns(images):
-        with contextlib.suppress(NnpackError):
-            return _by_library(images, *call)
+        return _by_library(images, tuple(map(as_hashable, call)))
     return _by_pytorch(images, *call)
 
 
-def _by_library(
-    images: Tensor, window: Ints, stride: Ints, padding: Ints, dilation: Ints, ceil: bool
-) -> tuple[Tensor, Tensor]:
-    pairs = tuple(window), tuple(stride), tuple(padding), tuple(dilation)
-    words: Any = {"return_indices": True, "threads": take_threads(WORK_PER_FLOAT * images.numel())}
-    y, indices = nnpack.max_pool2d(as_array(images), *pairs, ceil, **words)
+def _by_library(images: Tensor, call: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
+    threads = take_threads(WORK_PER_FLOAT * images.numel())
+    words: Any = {"return_indices": True, "threads": threads}
+    try:
+        y, indices = nnpack.max_pool2d(as_array(images), *call, **words)
+    except NnpackError:  # what we refuse, PyTorch may allow, or else reports
+        return _by_pytorch(images, *call)
     return as_tensor(y), as_tensor(indices)
 
 
@@ -77,16 +78,18 @@ def _by_pytorch(images: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
     return y.contiguous(), indices.contiguous()
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    images, *ctx.call = inputs
+def _save(
+    ctx: Any, tensors: Sequence[Any], call: Sequence[Any], output: tuple[Tensor, Tensor]
+) -> None:
+    ctx.call = call
     ctx.mark_non_differentiable(output[1])
-    ctx.save_for_backward(images, output[1])
+    ctx.save_for_backward(tensors[0], output[1])
 
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     images, indices = ctx.saved_tensors
     gradient = _gradient_by_pytorch if is_higher_order(grad) else _gradient
-    return (gradient(grad, images, indices, *ctx.call), *(None for _ in ctx.call))
+    return (gradient(grad, images, indices, *ctx.call),)
 
 
 def _compute_gradient(grad: Tensor, images: Tensor, indices: Tensor, *call: Any) -> Tensor:
@@ -114,5 +117,5 @@ _max_pool2d = Operator(
     f"max_pool2d_with_indices(Tensor input, {_CALL}) -> (Tensor, Tensor)",
     _compute,
     _by_pytorch,
-    Derivative(_setup_context, _backward),
+    Derivative(_save, _backward, _by_library),
 )
