@@ -128,7 +128,7 @@ def _interleaved(runs: dict[str, Callable[[], Float32]]) -> dict[str, float]:
     for _ in range(_TURNS):
         for name, run in runs.items():
             time.sleep(_PAUSE_SECONDS)
-            for number in range(_WARM_UPS + _ROUNDS // _TURNS):
+            for number in range(_WARM_UPS + -(-_ROUNDS // _TURNS)):
                 start = time.perf_counter()
                 run()
                 if number >= _WARM_UPS:
