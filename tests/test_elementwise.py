@@ -53,8 +53,9 @@ def test_nothing_beyond_is_touched() -> None:
         out = guarded_array(x.shape, side)
         nnpack.silu(guarded_copy(x, side), out=out)
         nnpack.add(guarded_copy(x, side), out, out=out)
+        nnpack.multiply(guarded_copy(x, side), out, out=out)
 
-    nnpack.add(x, nnpack.silu(x))
+    nnpack.multiply(x, nnpack.add(x, nnpack.silu(x)))
     assert all_survive([partial(check, "before"), partial(check, "after")])
 
 
@@ -85,6 +86,33 @@ def test_sums_of_two() -> None:
         nnpack.add(a, b[:4])
     with pytest.raises(nnpack.ProblemError, match="prelu"):
         nnpack.add(a, b, nnpack.Prelu(np.zeros(5, np.float32)))
+
+
+def test_products_of_two() -> None:
+    a, b = np.random.default_rng(5).standard_normal((2, 3, 20_001), np.float32)
+    np.testing.assert_array_equal(nnpack.multiply(a, b), a * b)
+    np.testing.assert_array_equal(nnpack.multiply(a.T, b.T, threads=3), (a * b).T)
+    expected = np.clip(a * b, -0.5, 0.5)
+    assert nnpack.multiply(a, b, nnpack.Clip(-0.5, 0.5), out=b) is b
+    np.testing.assert_array_equal(b, expected)
+    assert nnpack.multiply(a[:0], b[:0]).shape == (0, 20_001)
+    with pytest.raises(nnpack.ProblemError, match="b.shape"):
+        nnpack.multiply(a, b[:2])
+    with pytest.raises(nnpack.DtypeError, match="activation"):
+        nnpack.multiply(a, b, [1])  # type: ignore[arg-type]
+
+
+def test_numbers_are_read_at_every_call() -> None:
+    """An array of one number may hold another at the next call; True is never 1."""
+    x, slope = np.full(3, -1.0, np.float32), np.array(0.5)
+    np.testing.assert_array_equal(nnpack.leaky_relu(x, slope), -0.5)  # type: ignore[arg-type]
+    slope[...] = 0.25
+    np.testing.assert_array_equal(nnpack.leaky_relu(x, slope), -0.25)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(nnpack.leaky_relu(x, 1), -1.0)
+    with pytest.raises(nnpack.DtypeError, match="slope"):
+        nnpack.leaky_relu(x, True)
+    with pytest.raises(nnpack.DtypeError, match="low"):
+        nnpack.clip(np.zeros(0, np.float32), [0.0], 1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("x", [np.zeros(3), [1.0], None])

@@ -26,6 +26,9 @@ __all__ = [
     "with_unit_column_stride",
 ]
 
+# Of which NumPy has one object: comparing it with another or with a type takes longer.
+_FLOAT32 = np.dtype(np.float32)
+
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
 WithMoments = tuple[Float32Array, Float32Array, Float32Array]

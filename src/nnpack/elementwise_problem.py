@@ -12,10 +12,12 @@ __all__ = ["ElementwiseProblem"]
 class ElementwiseProblem:
     """``y = epilogue(x)`` for ``count`` numbers of dense arrays; a residual is a second operand.
 
-    The numbers stand in rows of ``width``, row r of channel ``r % channels``.
+    The numbers stand in rows of ``width``, row r of channel ``r % channels``. With ``product`` x is
+    multiplied by a second operand before the epilogue.
     """
 
     count: int
     epilogue: Epilogue
     channels: int = 1
     width: int = 0
+    product: bool = False

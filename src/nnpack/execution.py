@@ -52,25 +52,23 @@ class Program:
 
     def run(self, addresses: Mapping[str, int]) -> None:
         """Run all stages on the arrays at ``addresses``, by slot name."""
+        if not self._workspace_bytes:
+            self._run(addresses)
+            return
+        workspace = borrow_workspace(self._workspace_bytes)
+        try:
+            self._run({**addresses, "workspace": workspace.address})
+        finally:
+            return_workspace(workspace)
+
+    def _run(self, addresses: Mapping[str, int]) -> None:
         try:
             frame = self._frames.pop()
         except IndexError:
             frame = _Frame(self._template[:])
-        if not self._workspace_bytes:
-            self._run_frame(frame, addresses)
-            return
-        workspace = borrow_workspace(self._workspace_bytes)
-        try:
-            self._run_frame(frame, {**addresses, "workspace": workspace.address})
-        finally:
-            return_workspace(workspace)
-
-    def _run_frame(self, frame: _Frame, addresses: Mapping[str, int]) -> None:
         words = frame.words
-        for slot, places in self._relocations:
-            base = addresses[slot]
-            for word, offset in places:
-                words[word] = base + offset
+        for slot, word, offset in self._relocations:
+            words[word] = addresses[slot] + offset
         run_frame(frame.address, self._threads)
         self._frames.append(frame)
 
@@ -106,15 +104,15 @@ class _Frame:
         self.address = words.buffer_info()[0]
 
 
-_Relocation = tuple[str, tuple[tuple[int, int], ...]]
-"""A slot, and the words that hold its address, with their byte offsets."""
+_Relocation = tuple[str, int, int]
+"""A slot, a word that holds its address, and the bytes added to that."""
 
 
 def _lay_out(
     stages: tuple[Stage, ...], target: Target
 ) -> tuple[list[int], tuple[_Relocation, ...]]:
     words = [len(stages)] + [0] * (_STAGE_WORDS * len(stages))
-    places: dict[str, list[tuple[int, int]]] = {}
+    relocations: list[_Relocation] = []
     for n, stage in enumerate(stages):
         if stage.tasks >= _MOST_TASKS:
             raise ProblemError(f"{stage.tasks} tasks; split the batch into less than {_MOST_TASKS}")
@@ -123,9 +121,9 @@ def _lay_out(
         for name in stage.kernel.fields:
             argument = stage.arguments[name]
             if isinstance(argument, Slot):
-                places.setdefault(argument.name, []).append((len(words), argument.offset))
+                relocations.append((argument.name, len(words), argument.offset))
             words.append(_word(argument))
-    return words, tuple((slot, tuple(found)) for slot, found in places.items())
+    return words, tuple(relocations)
 
 
 def _word(argument: Argument) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from nnpack.algorithms.base import ceil_div, epilogue_words
 from nnpack.algorithms.channel_sums import Workspace, chunk_words, extent_words, moment_stages
-from nnpack.algorithms.elementary import block_of, simple_plan
+from nnpack.algorithms.elementary import block_of, simple_plan, streaming_block
 from nnpack.batch_norm_problem import BatchNormGradientProblem, BatchNormProblem
 from nnpack.codegen.target import Target
 from nnpack.plan import Argument, Plan, Slot, Stage
@@ -20,30 +22,23 @@ def plan_batch_norm(problem: BatchNormProblem, target: Target, threads: int) -> 
 
     Those are ``mean``, ``variance`` and ``inverse_std``, each (C,).
     """
-    from nnpack.kernels.normalization import GivenTerms, Normalize
+    from nnpack.kernels.normalization import Normalize
 
-    space = Workspace()
-    slope = space.take(problem.channels)
-    vectors = ceil_div(problem.channels, target.lanes)
-    if problem.training:
-        stages = _moments(problem, target, space, slope)
-    else:
-        words: Words = {
-            "variance": Slot("variance"),
-            "inverse_std": space.take(problem.channels),
-            "slope": slope,
-            "channels": problem.channels,
-            "eps": problem.eps,
-            **_gamma(problem),
-        }
-        stages = (Stage(GivenTerms(problem.gamma), vectors, words),)
-    epilogue = problem.epilogue
-    apply: Words = {"x": Slot("x"), "y": Slot("y"), "mean": Slot("mean"), **extent_words(problem)}
-    apply |= epilogue_words(epilogue)
-    apply["scale"] = slope
+    epilogue, space = problem.epilogue, Workspace()
+    stages: tuple[Stage, ...] = ()
+    words: Words = {"x": Slot("x"), "y": Slot("y"), "mean": Slot("mean"), **extent_words(problem)}
+    words |= epilogue_words(epilogue)
     if problem.beta:
-        apply["bias"] = Slot("beta")
-    last = _apply(problem, target, Normalize(problem.pixels > 1, epilogue.kind), apply)
+        words["bias"] = Slot("beta")
+    if problem.training:
+        words["scale"] = scale = space.take(problem.channels)
+        stages = _moments(problem, target, space, scale)
+        kernel = Normalize(problem.pixels > 1, epilogue.kind)
+    else:
+        words |= {"variance": Slot("variance"), "eps": problem.eps, **_gamma(problem)}
+        given: Literal["plain", "gamma"] = "gamma" if problem.gamma else "plain"
+        kernel = Normalize(problem.pixels > 1, epilogue.kind, given)
+    last = _apply(problem, target, kernel, words)
     return simple_plan("batch_norm", (*stages, last), threads, space.nbytes)
 
 
@@ -104,8 +99,9 @@ def _gamma(problem: Problem) -> Words:
 def _apply(problem: Problem, target: Target, kernel: object, words: Words) -> Stage:
     """The stage that writes every number, a block of planes or of rows of channels a task."""
     if problem.pixels > 1:
-        block = block_of(problem.pixels)
-        tasks = ceil_div(problem.batch * problem.channels, block)
+        planes = problem.batch * problem.channels
+        block = streaming_block(problem.pixels, planes)
+        tasks = ceil_div(planes, block)
     else:
         block = block_of(target.lanes)
         tasks = ceil_div(problem.channels, target.lanes) * ceil_div(problem.batch, block)

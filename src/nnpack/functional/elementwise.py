@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal, SupportsIndex
 
 import numpy as np
@@ -29,8 +31,10 @@ from nnpack.epilogue import (
     check_slopes,
 )
 from nnpack.errors import ProblemError
-from nnpack.functional.running import run_planned
-from nnpack.runtime.memory import empty_output
+from nnpack.execution import Program
+from nnpack.functional.running import are_plain, planned_program, run_planned
+from nnpack.runtime.memory import address, empty_output
+from nnpack.settings import resolve_num_threads
 
 __all__ = [
     "add",
@@ -41,6 +45,7 @@ __all__ = [
     "hard_swish",
     "leaky_relu",
     "mish",
+    "multiply",
     "prelu",
     "relu",
     "sigmoid",
@@ -56,7 +61,7 @@ def relu(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``max(x, 0)`` of float32 numbers; a new array, or ``out``, which may be x; see `Relu`."""
-    return _activated(x, Relu(), out, threads)
+    return _activated(x, Relu, (), out, threads)
 
 
 def leaky_relu(
@@ -67,7 +72,7 @@ def leaky_relu(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``x`` where ``x > 0``, else ``slope * x``; everything else as in `relu`."""
-    return _activated(x, Relu(slope), out, threads)
+    return _activated(x, Relu, (slope,), out, threads)
 
 
 def elu(
@@ -78,7 +83,7 @@ def elu(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``x`` where ``x > 0``, else ``alpha * (exp(x) - 1)``; everything else as in `relu`."""
-    return _activated(x, Elu(alpha), out, threads)
+    return _activated(x, Elu, (alpha,), out, threads)
 
 
 def clip(
@@ -90,7 +95,7 @@ def clip(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``min(max(x, low), high)``; everything else as in `relu`."""
-    return _activated(x, Clip(low, high), out, threads)
+    return _activated(x, Clip, (low, high), out, threads)
 
 
 def sigmoid(
@@ -100,7 +105,7 @@ def sigmoid(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``1 / (1 + exp(-x))``; everything else as in `relu`."""
-    return _activated(x, Sigmoid(), out, threads)
+    return _activated(x, Sigmoid, (), out, threads)
 
 
 def tanh(
@@ -110,7 +115,7 @@ def tanh(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``tanh(x)``; everything else as in `relu`."""
-    return _activated(x, Tanh(), out, threads)
+    return _activated(x, Tanh, (), out, threads)
 
 
 def silu(
@@ -120,7 +125,7 @@ def silu(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``x * sigmoid(x)``; everything else as in `relu`."""
-    return _activated(x, Silu(), out, threads)
+    return _activated(x, Silu, (), out, threads)
 
 
 def hard_sigmoid(
@@ -132,7 +137,7 @@ def hard_sigmoid(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``min(max(alpha * x + beta, 0), 1)``; everything else as in `relu`."""
-    return _activated(x, HardSigmoid(alpha, beta), out, threads)
+    return _activated(x, HardSigmoid, (alpha, beta), out, threads)
 
 
 def hard_swish(
@@ -142,7 +147,7 @@ def hard_swish(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``x * min(max(x + 3, 0), 6) / 6``; everything else as in `relu`."""
-    return _activated(x, HardSwish(), out, threads)
+    return _activated(x, HardSwish, (), out, threads)
 
 
 def gelu(
@@ -153,7 +158,7 @@ def gelu(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``x * Phi(x)``, or its approximation by tanh; see `Gelu`, and `relu` for all else."""
-    return _activated(x, Gelu(approximate), out, threads)
+    return _activated(x, Gelu, (approximate,), out, threads)
 
 
 def mish(
@@ -163,7 +168,7 @@ def mish(
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
     """``x * tanh(log(1 + exp(x)))``; everything else as in `relu`."""
-    return _activated(x, Mish(), out, threads)
+    return _activated(x, Mish, (), out, threads)
 
 
 def prelu(
@@ -182,7 +187,14 @@ def prelu(
     place, activation = as_axis("axis", axis, array.ndim), Prelu(slope)
     check_slopes(activation, array.shape[place])
     width = math.prod(array.shape[place + 1 :])
-    return _activated(array, activation, out, threads, array.shape[place], width)
+    epilogue = Epilogue(activation=activation)
+    problem = ElementwiseProblem(array.size, epilogue, array.shape[place], width)
+    count = resolve_num_threads(threads)
+    y = empty_output(array.shape) if out is None else _checked(out, {"x": array})
+    if array.size:
+        read = {"x": np.ascontiguousarray(array), **activation_arrays(activation)}
+        run_planned(plan_elementwise, problem, {**read, "y": y}, count)
+    return y
 
 
 def add(
@@ -197,39 +209,85 @@ def add(
 
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
+    return _combined("residual", a, b, activation, out, threads)
+
+
+def multiply(
+    a: object,
+    b: object,
+    activation: Activation | None = None,
+    *,
+    out: Float32Array | None = None,
+    threads: SupportsIndex | None = None,
+) -> Float32Array:
+    """``activation(a * b)`` of arrays of one shape; everything else as in `add`."""
+    return _combined("factor", a, b, activation, out, threads)
+
+
+def _combined(
+    slot: Literal["residual", "factor"],
+    a: object,
+    b: object,
+    activation: Activation | None,
+    out: Float32Array | None,
+    threads: SupportsIndex | None,
+) -> Float32Array:
+    """``activation`` of a and b combined; b is the slot ``slot``, which says how."""
     first, second = as_float32("a", a), as_float32("b", b)
     if first.shape != second.shape:
         raise ProblemError(f"b.shape={second.shape} must be {first.shape}, that of a")
     if isinstance(activation, Prelu):
-        raise ProblemError("activation=Prelu belongs to channels; pass the sum to prelu")
-    epilogue = Epilogue(activation=activation, residual="before")
-    y = _placed({"a": first, "b": second}, out)
-    if y.size:
-        arrays = {"x": np.ascontiguousarray(first), "residual": np.ascontiguousarray(second)}
-        problem = ElementwiseProblem(y.size, epilogue)
-        run_planned(plan_elementwise, problem, {**arrays, "y": y}, threads)
+        raise ProblemError("activation=Prelu belongs to channels; pass the result to prelu")
+    if activation is not None:
+        Epilogue(activation=activation)  # which refuses what is no activation
+    program = _combining(slot, activation, first.size, resolve_num_threads(threads))
+    y = empty_output(first.shape) if out is None else _checked(out, {"a": first, "b": second})
+    if program is not None:
+        first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
+        program.run({"x": address(first), slot: address(second), "y": address(y)})
     return y
 
 
 def _activated(
     x: object,
-    activation: Activation,
+    activation: Callable[..., Activation],
+    numbers: tuple[object, ...],
     out: Float32Array | None,
     threads: SupportsIndex | None,
-    channels: int = 1,
-    width: int = 0,
 ) -> Float32Array:
+    """``activation(*numbers)`` of x; programs are kept for numbers that were seen before."""
     array = as_float32("x", x)
-    y = _placed({"x": array}, out)
-    if y.size:
-        arrays = {"x": np.ascontiguousarray(array), "y": y, **activation_arrays(activation)}
-        problem = ElementwiseProblem(y.size, Epilogue(activation=activation), channels, width)
-        run_planned(plan_elementwise, problem, arrays, threads)
+    prepare = _activating if are_plain(numbers) else _activating.__wrapped__
+    program = prepare(activation, numbers, array.size, resolve_num_threads(threads))
+    y = empty_output(array.shape) if out is None else _checked(out, {"x": array})
+    if program is not None:
+        read = np.ascontiguousarray(array)
+        program.run({"x": address(read), "y": address(y)})
     return y
 
 
-def _placed(operands: dict[str, Float32Array], out: Float32Array | None) -> Float32Array:
+@functools.lru_cache(maxsize=256)
+def _activating(
+    activation: Callable[..., Activation], numbers: tuple[object, ...], count: int, threads: int
+) -> Program | None:
+    """The program of an activation, unless there are no numbers."""
+    return _program(ElementwiseProblem(count, Epilogue(activation=activation(*numbers))), threads)
+
+
+@functools.lru_cache(maxsize=256)
+def _combining(
+    slot: Literal["residual", "factor"], activation: Activation | None, count: int, threads: int
+) -> Program | None:
+    """The program of two arrays combined, unless there are no numbers."""
+    position: Literal["before"] | None = "before" if slot == "residual" else None
+    epilogue = Epilogue(activation=activation, residual=position)
+    return _program(ElementwiseProblem(count, epilogue, product=slot == "factor"), threads)
+
+
+def _program(problem: ElementwiseProblem, threads: int) -> Program | None:
+    return planned_program(plan_elementwise, problem, threads) if problem.count else None
+
+
+def _checked(out: Float32Array, operands: dict[str, Float32Array]) -> Float32Array:
     shape = next(iter(operands.values())).shape
-    if out is None:
-        return empty_output(shape)
     return check_out(out, shape, operands.items(), in_place=True)

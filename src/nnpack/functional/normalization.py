@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, SupportsIndex, overload
 
 import numpy as np
@@ -11,13 +12,16 @@ from nnpack.arguments import as_integer, as_number
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.batch_norm_problem import (
     BatchNormGradientProblem,
+    BatchNormProblem,
     batch_norm_problem,
     normalized_extents,
 )
-from nnpack.epilogue import Activation, activation_arrays
+from nnpack.epilogue import Activation, Epilogue, activation_arrays
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.functional.running import run_planned
-from nnpack.runtime.memory import empty_output
+from nnpack.execution import Program
+from nnpack.functional.running import planned_program, run_planned
+from nnpack.runtime.memory import address, empty_output
+from nnpack.settings import resolve_num_threads
 
 __all__ = ["batch_norm", "batch_norm_gradient", "fold_batch_norm"]
 
@@ -87,29 +91,53 @@ def batch_norm(
     """
     x = as_float32("x", x)
     batch, channels, pixels = normalized_extents("x", x.shape)
-    parameters = _vectors(channels, gamma=gamma, beta=beta)
-    running = _vectors(channels, mean=mean, variance=variance)
-    if len(running) == 1 or not (running or training):
+    inputs = _vectors(channels, gamma=gamma, beta=beta, mean=mean, variance=variance)
+    running = ("mean" in inputs) + ("variance" in inputs)
+    if running == 1 or not (running or training):
         raise ProblemError("mean and variance must both be given; only training can do without")
-    flags = "gamma" in parameters, "beta" in parameters
-    problem = batch_norm_problem(batch, channels, pixels, *flags, eps, activation, bool(training))
-    if training:
-        factor = as_number("momentum", momentum)
-        _check_writeable(mean=mean, variance=variance)
-    inputs = {"x": x, **parameters, **running}
-    y = _result(x, out, inputs)
-    arrays = {"x": np.ascontiguousarray(x), "y": y, **parameters, **activation_arrays(activation)}
+    flags = "gamma" in inputs, "beta" in inputs
+    inputs["x"] = x
     if not training:
-        if not problem.is_empty:
-            run_planned(plan_batch_norm, problem, {**arrays, **running}, threads)
+        if activation is not None:
+            Epilogue(activation=activation)  # which refuses what is no activation
+        prepare = _inferring if type(eps) is float else _inferring.__wrapped__
+        count = resolve_num_threads(threads)
+        program = prepare(batch, channels, pixels, *flags, eps, activation, count)
+        y = _result(x, out, inputs)
+        if program is not None:
+            inputs["x"] = np.ascontiguousarray(x)
+            arrays = {**inputs, "y": y, **activation_arrays(activation)}
+            program.run({name: address(array) for name, array in arrays.items()})
         return y
+    problem = batch_norm_problem(batch, channels, pixels, *flags, eps, activation, True)
+    factor = as_number("momentum", momentum)
+    _check_writeable(mean=mean, variance=variance)
+    y = _result(x, out, inputs)
+    arrays = {**inputs, "x": np.ascontiguousarray(x), "y": y, **activation_arrays(activation)}
     moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
     run_planned(plan_batch_norm, problem, {**arrays, **moments}, threads)
     if running:
         _update_running(mean, moments["mean"], factor)
-        count = batch * pixels
-        _update_running(variance, moments["variance"], factor, count / (count - 1))
+        pixels_in_all = batch * pixels
+        unbiased = pixels_in_all / (pixels_in_all - 1)
+        _update_running(variance, moments["variance"], factor, unbiased)
     return y, moments["mean"], moments["inverse_std"]
+
+
+@functools.lru_cache(maxsize=256)
+def _inferring(
+    batch: int,
+    channels: int,
+    pixels: int,
+    gamma: bool,
+    beta: bool,
+    eps: float,
+    activation: Activation | None,
+    threads: int,
+) -> Program | None:
+    """The program of an inference, unless there is nothing to compute."""
+    problem = BatchNormProblem(batch, channels, pixels, gamma, beta, eps, activation)
+    return None if problem.is_empty else planned_program(plan_batch_norm, problem, threads)
 
 
 def batch_norm_gradient(

@@ -19,7 +19,7 @@ from nnpack.arrays import (
     with_unit_column_stride,
 )
 from nnpack.execution import Program
-from nnpack.functional.running import planned_program
+from nnpack.functional.running import are_plain, planned_program
 from nnpack.pool_problem import PoolKind, PoolProblem, RowStrides
 from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
@@ -228,7 +228,7 @@ def _pool(
 ) -> Float32Array | WithIndices:
     """State the problem, and run it: both are kept for arguments that were seen before."""
     x = with_unit_column_stride(as_float32("x", x, 4))
-    prepare = _prepare if all(map(_is_plain, numbers)) else _prepare.__wrapped__
+    prepare = _prepare if are_plain(numbers) else _prepare.__wrapped__
     words = state, kind, x.shape, element_strides(x), numbers, flags
     problem, program = prepare(*words, resolve_num_threads(threads))
     y = empty_output(problem.y_shape) if out is None else out
@@ -259,13 +259,6 @@ def _prepare(
     problem = state(kind, shape, strides, numbers, flags)
     program = None if problem.is_empty else planned_program(plan_pooling, problem, threads)
     return problem, program
-
-
-def _is_plain(value: object) -> bool:
-    """Whether equal values mean the same: not for True, which is refused where 1 is not."""
-    if type(value) is tuple:
-        return all(type(item) is int for item in value)
-    return value is None or type(value) in (int, str)
 
 
 def _result(pooled: Float32Array | WithIndices) -> Float32Array:

@@ -16,7 +16,7 @@ from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 from nnpack.verbose import is_verbose, report
 
-__all__ = ["Planner", "planned_program", "reported", "run_planned"]
+__all__ = ["Planner", "are_plain", "planned_program", "reported", "run_planned"]
 
 Planner = Callable[[Any, Target, int], Plan]
 """What turns a problem into a plan for a target and at most so many threads."""
@@ -46,6 +46,22 @@ def _planned_program(planner: Planner, problem: object, threads: int) -> Program
     target = host_target()
     plan = planner(problem, target, threads)
     return Program(plan.stages, target, threads, plan.workspace_bytes)
+
+
+_PLAIN = frozenset((int, float, str, tuple, type(None)))
+
+
+def are_plain(values: tuple[object, ...]) -> bool:
+    """Whether equal values mean the same, so that what was found for them may be kept by them.
+
+    Not True, which is refused where 1 is not; not arrays of one number, which may change.
+    """
+    for value in values:
+        if type(value) not in _PLAIN:
+            return False
+        if type(value) is tuple and not are_plain(value):
+            return False
+    return True
 
 
 def reported(program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from nnpack.algorithms.softmax import plan_softmax
+from nnpack.arguments import as_axis
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.functional.running import run_planned
-from nnpack.runtime.memory import empty_output
+from nnpack.execution import Program
+from nnpack.functional.running import planned_program, run_planned
+from nnpack.runtime.memory import address, empty_output
+from nnpack.settings import resolve_num_threads
 from nnpack.softmax_problem import SoftmaxProblem, softmax_problem
 
 __all__ = [
@@ -145,8 +149,23 @@ def _forward(
     logarithm: bool,
 ) -> Float32Array:
     x = as_float32("x", x)
-    problem = softmax_problem(x.shape, axis, logarithm=logarithm)
-    return _run(problem, {"x": x}, "y", threads, out)
+    number = axis if type(axis) is int else as_axis("axis", axis, x.ndim)
+    program = _forwarding(x.shape, number, logarithm, resolve_num_threads(threads))
+    if out is None:
+        y: Float32Array = empty_output(x.shape)
+    else:
+        y = check_out(out, x.shape, (("x", x),), in_place=True)
+    if program is not None:
+        read = np.ascontiguousarray(x)
+        program.run({"x": address(read), "y": address(y)})
+    return y
+
+
+@functools.lru_cache(maxsize=256)
+def _forwarding(shape: tuple[int, ...], axis: int, logarithm: bool, threads: int) -> Program | None:
+    """The program of a softmax, unless there is nothing to compute."""
+    problem = softmax_problem(shape, axis, logarithm=logarithm)
+    return None if problem.is_empty else planned_program(plan_softmax, problem, threads)
 
 
 def _backward(

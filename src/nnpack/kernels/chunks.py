@@ -44,8 +44,12 @@ def emit_each(
     batch, channels, pixels, block = args.load("batch", "channels", "pixels", "block")
     if planes:
         stop = asm.minimum(asm.index(tasks[1]) * block, batch * channels)
-        with asm.loop(stop, start=asm.index(tasks[0]) * block) as plane:
-            terms = terms_of(plane % channels, None)
+        begin = asm.index(tasks[0]) * block
+        state = {"channel": begin % channels}
+        with asm.loop(stop, start=begin, carry=state) as plane:
+            terms = terms_of(state["channel"], None)
+            following = state["channel"] + 1
+            state["channel"] = asm.select(following.equals(channels), asm.index(0), following)
             start = plane * pixels
             emit_vectors(
                 asm,

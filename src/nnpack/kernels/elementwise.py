@@ -21,16 +21,19 @@ class Elementwise:
     """The stage ``y = epilogue(x)`` of ``count`` numbers; y may be x, or the residual.
 
     A task is ``block`` rows of ``width`` numbers, the last of which may be shorter; row r is of
-    channel ``r % channels``.
+    channel ``r % channels``. With ``product`` it is ``epilogue(x * factor)``; y may be the factor.
     """
 
     epilogue: EpilogueKind
+    product: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
         words = dict.fromkeys(("count", "channels", "width", "block"), "index")
-        return {"x": "pointer", "y": "pointer", **words, **epilogue_fields(self.epilogue)}
+        names = ("x", "y", *(("factor",) if self.product else ()))
+        pointers = dict.fromkeys(names, "pointer")
+        return {**pointers, **words, **epilogue_fields(self.epilogue)}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -43,8 +46,11 @@ class Elementwise:
                 start = row * width
                 x, y = args["x"] + start, args["y"] + start
 
-                def write(offset: Value, mask: Mask, _: int) -> None:
-                    value = epilogue.prepare(asm.load(x, offset, mask=mask), terms)
+                def write(offset: Value, mask: Mask, _: int, start: Value = start) -> None:
+                    value = asm.load(x, offset, mask=mask)
+                    if self.product:
+                        value = value * asm.load(args["factor"], start + offset, mask=mask)
+                    value = epilogue.prepare(value, terms)
                     epilogue.store(value, y, offset, mask=mask, terms=terms)
 
                 emit_vectors(asm, asm.minimum(count - start, width), write, unroll=_UNROLL)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
-from nnpack.frozen import dataclass
+from nnpack.frozen import dataclass, replace
 from nnpack.kernels.chunks import CHUNKS, EXTENTS, chunk_size, emit_each, find_chunk
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.stage import Arguments, emit_stage
@@ -118,31 +119,6 @@ class CombineMoments:
         return origin + carry["mean"], carry["square"], carry["count"]
 
 
-@dataclass(frozen=True)
-class GivenTerms:
-    """The stage ``inverse_std = 1 / sqrt(variance + eps)``, ``slope = gamma * inverse_std``.
-
-    A task is a vector of channels.
-    """
-
-    gamma: bool
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The argument words."""
-        names = ("variance", "inverse_std", "slope", *(("gamma",) if self.gamma else ()))
-        return {**dict.fromkeys(names, "pointer"), "channels": "index", "eps": "float"}
-
-    def emit(self, asm: Assembler) -> None:
-        """Emit the stage."""
-        with emit_stage(asm, self.fields) as (args, first, last, _):
-            with asm.loop(last, start=first) as task:
-                channel = task * asm.lanes
-                mask = asm.lanes_below(args["channels"] - channel)
-                variance = asm.load(args["variance"], channel, mask=mask)
-                _store_terms(asm, args, variance, channel, mask, self.gamma)
-
-
 def _store_terms(
     asm: Assembler, args: Arguments, variance: Value, channel: Value, mask: Value, gamma: bool
 ) -> None:
@@ -159,21 +135,34 @@ class Normalize:
 
     The difference comes first: it is exact where x is near the mean, however large both are.
     A task is ``block`` planes, or rows of channels.
+
+    ``given`` None: ``scale`` is an argument, found before. Else the ``variance`` is, and ``scale``
+    is found for each channel as it is wanted, ``1 / sqrt(variance + eps)``, times ``gamma`` where
+    ``given`` says so: as many planes as there are take less than one more pass of the workers.
     """
 
     planes: bool
     epilogue: EpilogueKind
+    given: Literal["plain", "gamma"] | None = None
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        pointers = dict.fromkeys(("x", "y", "mean"), "pointer")
-        return {**pointers, **EXTENTS, "block": "index", **epilogue_fields(self.epilogue)}
+        names = ["x", "y", "mean", "variance" if self.given else "scale"]
+        names += ["gamma"] if self.given == "gamma" else []
+        pointers = dict.fromkeys(names, "pointer")
+        numbers = {"eps": "float"} if self.given else {}
+        return {**pointers, **EXTENTS, "block": "index", **numbers, **epilogue_fields(self._rest)}
+
+    @property
+    def _rest(self) -> EpilogueKind:
+        """The epilogue but for its scale."""
+        return replace(self.epilogue, scale=False)
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
         with emit_stage(asm, self.fields) as (args, first, last, _):
-            epilogue = Epilogue(asm, self.epilogue, args)
+            epilogue = Epilogue(asm, self._rest, args)
             x, y = args["x"], args["y"]
 
             def write(offset: Value, mask: Mask, mean: Value, terms: ChannelTerms) -> None:
@@ -181,9 +170,23 @@ class Normalize:
                 epilogue.store(epilogue.prepare(value, terms), y, offset, mask=mask, terms=terms)
 
             def terms_of(channel: Value, mask: Mask) -> tuple[Value, ChannelTerms]:
+                def read(name: str) -> Value:
+                    if self.planes:
+                        return asm.load_float(args[name], channel)
+                    return asm.load(args[name], channel, mask=mask)
+
+                mean, scale = read("mean"), self._scale(asm, args, read)
                 if self.planes:
-                    return asm.broadcast(args["mean"], channel), epilogue.of_channel(channel)
-                mean = asm.load(args["mean"], channel, mask=mask)
-                return mean, epilogue.of_lanes(channel, mask)
+                    terms = epilogue.of_channel(channel)
+                    return asm.splat(mean), replace(terms, scale=asm.splat(scale))
+                return mean, replace(epilogue.of_lanes(channel, mask), scale=scale)
 
             emit_each(asm, args, (first, last), self.planes, terms_of, write)
+
+    def _scale(self, asm: Assembler, args: Arguments, read: Callable[[str], Value]) -> Value:
+        """The scale of a channel, or of those of a vector."""
+        if self.given is None:
+            return read("scale")
+        eps = args["eps"] if self.planes else asm.splat(args["eps"])
+        scale = asm.divide(1.0, asm.sqrt(read("variance") + eps))
+        return scale * read("gamma") if self.given == "gamma" else scale

@@ -91,8 +91,12 @@ def _map_pages(nbytes: int) -> mmap.mmap:
     return pages
 
 
+# Idle blocks may exceed their bound by so many small ones, each at most 2^-9 of it.
+_UNCOUNTED, _UNCOUNTED_BITS = 8, 9
+
+
 class Recycler:
-    """Blocks by size class, the last one returned first; at most ``limit`` bytes lie idle."""
+    """Blocks by size class, the last one returned first; about ``limit`` bytes lie idle at most."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -122,9 +126,11 @@ class Recycler:
         """Take back a block that nobody uses any more."""
         if block.nbytes > self.limit:
             return
-        block.returned = next(self._clock)
+        block.returned = number = next(self._clock)
         block.home.append(block)
-        if self.idle_bytes() > self.limit:
+        # Counting takes as long as a small layer: of small blocks every eighth will do.
+        large = block.nbytes > self.limit >> _UNCOUNTED_BITS
+        if (large or not number % _UNCOUNTED) and self.idle_bytes() > self.limit:
             self._evict()
 
     def idle_bytes(self) -> int:
@@ -189,14 +195,15 @@ class _Lease:
         self._give(self._block)
 
 
-_FLOAT32 = np.dtype(np.float32).str
+_FLOAT32_TYPE = np.dtype(np.float32)
+_FLOAT32 = _FLOAT32_TYPE.str
 
 
 def empty_output(shape: tuple[int, ...]) -> NDArray[np.float32]:
     """Return an uninitialised, writable, C-contiguous array; large ones on recycled pages."""
     nbytes = 4 * math.prod(shape)
     if nbytes < SMALL_OUTPUT:
-        return np.empty(shape, np.float32)
+        return np.empty(shape, _FLOAT32_TYPE)
     return np.asarray(_Lease(_outputs.take(size_class(nbytes)), shape))
 
 

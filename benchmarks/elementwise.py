@@ -1,0 +1,169 @@
+"""Times of element-wise functions, batch normalisation and softmax: a table on stdout.
+
+Run as ``python benchmarks/elementwise.py [--threads 1] [--rounds 15] [--only relu add]``. Each
+figure is the median of interleaved rounds, in microseconds a call: PyTorch, ONNX Runtime where it
+is there, and ours. Every call makes its result anew, as users do; inputs are random and in cache
+where they fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+
+import nnpack
+
+Run = Callable[[], object]
+Shape = tuple[int, ...]
+
+# What ResNet, VGG and GoogLeNet have between their convolutions, and what stands at their ends.
+IMAGES: tuple[Shape, ...] = (
+    (1, 64, 112, 112),
+    (1, 256, 56, 56),
+    (1, 128, 28, 28),
+    (1, 512, 7, 7),
+    (1, 64, 224, 224),
+    (8, 64, 56, 56),
+)
+ROWS: tuple[Shape, ...] = ((1, 1000), (64, 10), (64, 1000), (256, 1000), (8, 64, 784))
+
+# Our function, PyTorch's, and ONNX Runtime's operator with its attributes, of one array.
+FUNCTIONS: dict[str, tuple[Any, Any, tuple[str, dict[str, Any]] | None]] = {
+    "relu": (nnpack.relu, F.relu, ("Relu", {})),
+    "clip": (
+        lambda x, threads: nnpack.clip(x, 0.0, 6.0, threads=threads),
+        lambda x: torch.clamp(x, 0.0, 6.0),
+        ("Clip", {}),
+    ),
+    "sigmoid": (nnpack.sigmoid, torch.sigmoid, ("Sigmoid", {})),
+    "tanh": (nnpack.tanh, torch.tanh, ("Tanh", {})),
+    "silu": (nnpack.silu, F.silu, None),
+    "gelu": (nnpack.gelu, F.gelu, ("Gelu", {})),
+    "softmax": (nnpack.softmax, lambda x: torch.softmax(x, -1), ("Softmax", {"axis": -1})),
+    "log_softmax": (
+        nnpack.log_softmax,
+        lambda x: torch.log_softmax(x, -1),
+        ("LogSoftmax", {"axis": -1}),
+    ),
+}
+
+
+def _cases() -> list[tuple[str, Shape]]:
+    names = ("relu", "clip", "sigmoid", "tanh", "silu", "gelu", "add", "batch_norm")
+    cases = [(name, shape) for name in names for shape in IMAGES]
+    cases.append(("batch_norm", (64, 512)))
+    return cases + [(name, shape) for name in ("softmax", "log_softmax") for shape in ROWS]
+
+
+def _contestants(name: str, shape: Shape, threads: int) -> dict[str, Run]:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape, dtype=np.float32)
+    tensor = torch.from_numpy(x)
+    if name == "add":
+        other = rng.standard_normal(shape, dtype=np.float32)
+        second = torch.from_numpy(other)
+        runs: dict[str, Run] = {
+            "ours": lambda: nnpack.add(x, other, threads=threads),
+            "torch": lambda: torch.add(tensor, second),
+        }
+        operator, inputs = ("Add", dict[str, Any]()), {"x": x, "other": other}
+    elif name == "batch_norm":
+        terms = [rng.random(shape[1], dtype=np.float32) + 0.5 for _ in range(4)]
+        gamma, beta, mean, variance = (torch.from_numpy(term) for term in terms)
+        runs = {
+            "ours": lambda: nnpack.batch_norm(x, *terms, threads=threads),
+            "torch": lambda: F.batch_norm(tensor, mean, variance, gamma, beta),
+        }
+        operator = "BatchNormalization", {}
+        inputs = {"x": x, **dict(zip(("gamma", "beta", "mean", "variance"), terms, strict=True))}
+    else:
+        ours, theirs, operator = FUNCTIONS[name]
+        runs = {"ours": lambda: ours(x, threads=threads), "torch": lambda: theirs(tensor)}
+        limits = {"low": np.float32(0.0), "high": np.float32(6.0)} if name == "clip" else {}
+        inputs = {"x": x, **limits}
+    peer = _onnxruntime(operator, inputs, threads) if operator else None
+    return runs if peer is None else {**runs, "onnxruntime": peer}
+
+
+def _onnxruntime(
+    operator: tuple[str, dict[str, Any]], inputs: dict[str, Any], threads: int
+) -> Run | None:
+    try:
+        import onnxruntime as ort
+        from onnx import TensorProto, helper
+    except ImportError:
+        return None
+    name, attributes = operator
+    node = helper.make_node(name, list(inputs), ["y"], **attributes)
+    ends = [
+        helper.make_tensor_value_info(key, TensorProto.FLOAT, np.shape(value))
+        for key, value in inputs.items()
+    ]
+    shape = np.shape(next(iter(inputs.values())))
+    result = helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)
+    graph = helper.make_graph([node], "operator", ends, [result])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    binding = session.io_binding()
+    for key, value in inputs.items():
+        binding.bind_cpu_input(key, np.asarray(value))
+    binding.bind_output("y")
+    return lambda: session.run_with_iobinding(binding)
+
+
+def _measure(runs: dict[str, Run], rounds: int) -> dict[str, float]:
+    """Medians of microseconds a call, the contestants taking turns."""
+    repeats = {}
+    for name, run in runs.items():
+        run()
+        start = time.perf_counter()
+        run()
+        repeats[name] = max(1, int(2e-3 / (time.perf_counter() - start)))
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            for _ in range(repeats[name]):
+                run()
+            times[name].append((time.perf_counter() - start) / repeats[name] * 1e6)
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="*")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    gains: dict[str, list[float]] = {}
+    print(f"| {options.threads} thread(s), us | torch | onnxruntime | ours | gain |")
+    print("|---|---|---|---|---|")
+    for name, shape in _cases():
+        if options.only and name not in options.only:
+            continue
+        found = _measure(_contestants(name, shape, options.threads), options.rounds)
+        best = min(value for key, value in found.items() if key != "ours")
+        gains.setdefault(name, []).append(best / found["ours"])
+        columns = [found.get(key, math.nan) for key in ("torch", "onnxruntime", "ours")]
+        cells = " | ".join(f"{value:.1f}" for value in columns)
+        extents = "x".join(map(str, shape))
+        print(f"| {name} {extents} | {cells} | {gains[name][-1]:.2f} |", flush=True)
+    for name, ratios in gains.items():
+        print(f"| {name}, geometric mean | | | | {statistics.geometric_mean(ratios):.2f} |")
+
+
+if __name__ == "__main__":
+    main()
