@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -131,3 +133,48 @@ def test_compiled_layers_give_the_same(training: bool) -> None:
     assert_same_gradients(compiled, layers[1], x)
     for got, want in zip(layers[0].buffers(), layers[1].buffers(), strict=True):
         assert_close(got.float(), want.float())
+
+
+def _replace_data(layer: Any) -> None:
+    layer.weight.data = layer.weight.data * 3
+
+
+def _replace_buffer(layer: Any) -> None:
+    layer.running_mean = torch.ones(CHANNELS)
+
+
+def _replace_parameter(layer: Any) -> None:
+    layer.bias = nn.Parameter(torch.ones(CHANNELS))
+
+
+def _write(layer: Any) -> None:
+    layer.load_state_dict({name: value + 1 for name, value in layer.state_dict().items()})
+
+
+@pytest.mark.parametrize("change", [_replace_data, _replace_buffer, _replace_parameter, _write])
+def test_training_sees_tensors_put_in_place_of_others(change: Any) -> None:
+    plain, converted = nn.BatchNorm2d(CHANNELS), nnpack.torch.convert(nn.BatchNorm2d(CHANNELS))
+    x = randn(4, CHANNELS, 6, 6, grad=False)
+    for layer in (plain, converted):
+        layer(x)
+        change(layer)
+    assert_close(converted(x), plain(x))
+    for key, want in plain.state_dict().items():
+        assert_close(converted.state_dict()[key].float(), want.float())
+
+
+def test_copies_of_a_layer_in_training_move_their_own_moments() -> None:
+    layer = nnpack.torch.convert(nn.BatchNorm2d(CHANNELS))
+    x = randn(4, CHANNELS, 6, 6, grad=False)
+    layer(x)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        before = layer.running_mean.clone()
+        other(x)
+        assert torch.equal(layer.running_mean, before)
+        assert not torch.equal(other.running_mean, before)
+
+
+def test_running_moments_that_want_gradients_are_pytorch_s() -> None:
+    x, mean = randn(4, CHANNELS, 5, 5), torch.zeros(CHANNELS, requires_grad=True)
+    with pytest.raises(RuntimeError, match="in-place"):
+        nt.batch_norm(x, mean, torch.ones(CHANNELS), training=True)

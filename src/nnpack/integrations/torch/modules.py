@@ -17,7 +17,7 @@ from nnpack.integrations.torch.convolution import (
 )
 from nnpack.integrations.torch.linear import are_rows, linear
 from nnpack.integrations.torch.linear import are_weights as are_matrix
-from nnpack.integrations.torch.normalization import batch_norm
+from nnpack.integrations.torch.normalization import Vectors, batch_norm, can_train, train
 from nnpack.integrations.torch.packed import Packing
 from nnpack.integrations.torch.pooling import max_pool2d
 from nnpack.problem import Accuracy
@@ -140,6 +140,11 @@ class MaxPool2d(_Named, torch.nn.MaxPool2d):
 class BatchNorm2d(_Named, torch.nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, computed by the library where it can."""
 
+    _vectors: Vectors | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_vectors"}
+
     def forward(self, images: Tensor) -> Tensor:
         """As `torch.nn.BatchNorm2d`."""
         self._check_input_dim(images)
@@ -154,7 +159,18 @@ class BatchNorm2d(_Named, torch.nn.BatchNorm2d):
         alone = mean is None and variance is None
         if training and not keeps:
             mean = variance = None
+        if training and can_train(images):
+            vectors = self._found_vectors((weight, bias, mean, variance), images.shape[1])
+            if vectors is not None:
+                return train(images, vectors, factor, self.eps)
         return batch_norm(images, mean, variance, weight, bias, training or alone, factor, self.eps)
+
+    def _found_vectors(self, tensors: tuple[Any, ...], channels: int) -> Vectors | None:
+        """The tensors as arrays, found once; None where the library does not take them."""
+        vectors = self._vectors
+        if vectors is None or not vectors.are(tensors):
+            vectors = self.__dict__["_vectors"] = Vectors.of_layer(tensors, channels)
+        return vectors
 
 
 CONVOLUTIONS = (Conv2d, ConvTranspose2d)

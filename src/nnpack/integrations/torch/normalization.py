@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_t
 from nnpack.integrations.torch.operator import Derivative, Operator, quick_apply
 from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
 
-__all__ = ["batch_norm"]
+__all__ = ["Vectors", "batch_norm", "can_train", "train"]
 
 
 def batch_norm(
@@ -49,10 +50,8 @@ def batch_norm(
         return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
     if not training:
         return _inference.run((input, weight, bias, running_mean, running_var), (eps,))
-    if not (torch.compiler.is_compiling() or _is_fixed(running_mean) or _is_fixed(running_var)):
-        call = running_mean, running_var, momentum, eps
-        train = _train_recorded if records_gradients(input, weight, bias) else _train
-        return train(input, weight, bias, call)
+    if not (torch.compiler.is_compiling() or any(map(_is_fixed, vectors[:2]))):
+        return train(input, Vectors((weight, bias, running_mean, running_var)), momentum, eps)
     y, mean, inverse_std = _training.registered(input, weight, bias, eps)
     if running_mean is not None and running_var is not None:
         count = input.numel() // input.shape[1]
@@ -60,6 +59,55 @@ def batch_norm(
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance, momentum)
     return y
+
+
+class Vectors:
+    """Weight, bias, running mean and running variance as arrays: good while the tensors stay.
+
+    ``tensors`` are plain or None. Their memory is kept, so that no other has its address.
+    """
+
+    __slots__ = ("_places", "arrays", "tensors")
+
+    def __init__(self, tensors: tuple[Tensor | None, ...]) -> None:
+        self.tensors = tensors
+        self.arrays = [as_optional_array(None if t is None else t.detach()) for t in tensors]
+        self._places = self._find_places()
+
+    @classmethod
+    def of_layer(cls, tensors: tuple[Tensor | None, ...], channels: int) -> Vectors | None:
+        """Those of a layer in training, if the library takes them."""
+        running = tensors[2:]
+        if (running[0] is None) != (running[1] is None) or any(map(_is_fixed, running)):
+            return None
+        given = [tensor for tensor in tensors if tensor is not None]
+        return cls(tensors) if all(_is_vector(t, channels) for t in given) else None
+
+    def are(self, tensors: tuple[Tensor | None, ...]) -> bool:
+        """Whether the arrays are still those of ``tensors``."""
+        return all(map(operator.is_, tensors, self.tensors)) and self._places == self._find_places()
+
+    def _find_places(self) -> list[tuple[int, int] | None]:
+        return [None if t is None else (t.data_ptr(), t.numel()) for t in self.tensors]
+
+
+def train(images: Tensor, vectors: Vectors, momentum: float, eps: float) -> Tensor:
+    """`batch_norm` in training outside compiled code, of what has been checked."""
+    weight, bias, *_ = vectors.tensors
+    call = vectors, momentum, eps
+    if records_gradients(images, weight, bias):
+        return _train_recorded(images, weight, bias, call)
+    return _train(images, call)
+
+
+def can_train(images: Tensor) -> bool:
+    """Whether `train` takes ``images``, where it is called."""
+    return (
+        not torch.compiler.is_compiling()
+        and is_usable()
+        and _are_images(images)
+        and images.numel() > images.shape[1]
+    )
 
 
 def _are_images(tensor: Tensor) -> bool:
@@ -75,35 +123,29 @@ def _is_fixed(running: Tensor | None) -> bool:
     return running is not None and (running.requires_grad or running.is_inference())
 
 
-def _train(
-    images: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    call: tuple[Any, ...],
-    ctx: Any = None,
-) -> Tensor:
+def _train(images: Tensor, call: tuple[Vectors, float, float], ctx: Any = None) -> Tensor:
     """The images normalised, the running moments moved; ``ctx`` gets the moments of the images."""
-    mean, variance, momentum, eps = call
-    vectors = (weight, bias, mean, variance)
+    vectors, momentum, eps = call
+    words: Any = {
+        "eps": eps,
+        "training": True,
+        "momentum": momentum,
+        "threads": take_threads(WORK_PER_FLOAT * images.numel()),
+    }
+    weight, bias, mean, variance = vectors.tensors
     try:
-        y, *moments = nnpack.batch_norm(
-            as_array(images),
-            *map(as_optional_array, vectors),
-            eps=eps,
-            training=True,
-            momentum=momentum,
-            threads=take_threads(WORK_PER_FLOAT * images.numel()),
-        )
+        found = nnpack.batch_norm(as_array(images), *vectors.arrays, **words)
     except NnpackError:  # what we refuse, PyTorch may allow, or else reports
-        words = mean, variance, True, momentum, eps
-        y, *moments = torch.native_batch_norm(images, weight, bias, *words)
+        places = images, weight, bias, mean, variance
+        y, *moments = torch.native_batch_norm(*places, True, momentum, eps)
+        y = y.contiguous()
     else:
-        y, *moments = map(as_tensor, (y, *moments))
+        y, *moments = map(as_tensor, found)
         if mean is not None:
             increment_version((mean, variance))
     if ctx is not None:
         ctx.moments = moments
-    return y.contiguous()
+    return y
 
 
 class _Training(torch.autograd.Function):
@@ -111,9 +153,9 @@ class _Training(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        images, weight, bias, call = inputs
+        images, weight, _, call = inputs
         ctx.save_for_backward(images, weight)
-        return _train(images, weight, bias, call, ctx)
+        return _train(images, call, ctx)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
