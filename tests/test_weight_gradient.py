@@ -104,6 +104,33 @@ def test_results_are_the_same_for_any_number_of_threads(case: ConvCase) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("algorithm", ["fourier_8", "fourier_16", "winograd_2", "winograd_4"])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 5), (2, 6)])
+def test_transforms_are_the_adjoint_and_the_same_for_any_number_of_threads(
+    algorithm: str, kernel: tuple[int, int]
+) -> None:
+    """<A w, g> = <w, A' g>, in float64 but for the gradient."""
+    rng = np.random.default_rng(8)
+    x = rng.standard_normal((5, 35, 30, 27), dtype=np.float32)
+    weight = rng.standard_normal((33, 35, *kernel), dtype=np.float32)
+    y = oracle.conv2d(x, weight, padding=2)
+    grad = rng.standard_normal(y.shape, dtype=np.float32)
+    run = partial(nnpack.conv2d_weight_gradient, x, grad, weight.shape, padding=2)
+    one, *others = (run(algorithm=algorithm, threads=threads) for threads in (1, 2, 3, 8))
+    for other in others:
+        np.testing.assert_array_equal(one, other)
+    left, right = np.vdot(y, grad.astype(np.float64)), np.vdot(weight.astype(np.float64), one)
+    assert abs(left - right) <= 1e-5 * np.linalg.norm(y) * np.linalg.norm(grad)
+
+
+@pytest.mark.parametrize("accuracy", ["fast", "exact"])
+def test_large_kernels_go_by_fourier_tiles(accuracy: Any) -> None:
+    explanation = nnpack.explain_conv2d_weight_gradient(
+        (64, 64, 7, 7), (16, 64, 56, 56), padding=3, accuracy=accuracy
+    )
+    assert explanation.chosen == "fourier_16"
+
+
 def _sample() -> tuple[Float32Array, Float32Array, tuple[int, ...]]:
     rng = np.random.default_rng(3)
     return integers(rng, (2, 4, 7, 9)), integers(rng, (2, 5, 7, 9)), (5, 4, 3, 3)

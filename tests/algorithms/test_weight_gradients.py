@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nnpack.algorithms import weight_gradient_fourier, weight_gradient_winograd
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_table import WEIGHT_GRADIENT_ALGORITHMS
 from nnpack.arrays import element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
 from nnpack.gradient_problem import WeightGradientProblem
-from nnpack.problem import dense_strides
+from nnpack.problem import Problem, dense_strides
 from nnpack.runtime.memory import address
 from tests import gradient_oracle
 from tests.guard import Side, guarded_array, guarded_copy
@@ -102,7 +104,7 @@ def _case(
     x: tuple[int, int, int, int],
     weight: tuple[int, int, int, int],
     stride: tuple[int, int] = (1, 1),
-    padding: int = 1,
+    padding: int | tuple[int, int] = 1,
 ) -> ConvCase:
     rng = np.random.default_rng(1)
     return ConvCase(
@@ -118,11 +120,17 @@ def _case(
     )
 
 
+TRANSFORMS: tuple[ModuleType, ...] = (weight_gradient_fourier, weight_gradient_winograd)
+IN_TILES = [a for a in WEIGHT_GRADIENT_ALGORITHMS if a.name[:4] in ("four", "wino")]
+
 BLOCKED = [
     _case((3, 33, 20, 21), (35, 33, 3, 3)),
     _case((9, 70, 7, 7), (20, 70, 3, 3)),
     _case((1, 5, 70, 90), (40, 5, 3, 3)),
     _case((2, 20, 24, 24), (18, 20, 5, 5), padding=2),
+    _case((3, 20, 26, 23), (18, 20, 7, 7), padding=3),
+    _case((2, 18, 40, 19), (17, 18, 11, 1), padding=(5, 0)),
+    _case((2, 9, 20, 33), (5, 9, 15, 16), padding=7),
     _case((2, 40, 31, 30), (70, 40, 1, 1), stride=(2, 2), padding=0),
     _case((2, 12, 40, 37), (12, 1, 3, 3)),
     _case((2, 12, 40, 37), (24, 1, 5, 5), stride=(2, 2), padding=2),
@@ -138,3 +146,36 @@ def test_blocks_and_chunks_join(
 ) -> None:
     """Problems of several blocks, chunks and panels, none of them whole."""
     _assert_computes(algorithm, target, case, threads, guarded=True, accumulate=False)
+
+
+@BY_TARGET
+@pytest.mark.parametrize("algorithm", IN_TILES, ids=lambda a: str(a.name))
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2)], ids=repr)
+def test_pairs_of_channels_are_cut_where_their_sums_are_too_many(
+    monkeypatch: pytest.MonkeyPatch,
+    target: Target,
+    algorithm: WeightGradientAlgorithm,
+    kernel: tuple[int, int],
+) -> None:
+    """Parts of one block of channels by one vector, the last ones not whole, in two groups."""
+    for module in TRANSFORMS:
+        monkeypatch.setattr(module, "SUMS_BYTES", 1)
+    case = _case((2, 70, 9, 11), (38, 35, *kernel))
+    _assert_computes(algorithm, target, case, threads=2, guarded=True, accumulate=True)
+
+
+@BY_TARGET
+@pytest.mark.parametrize("algorithm", IN_TILES, ids=lambda a: str(a.name))
+def test_workspace_stays_bounded_with_any_number_of_channels(
+    target: Target, algorithm: WeightGradientAlgorithm
+) -> None:
+    """The sums of a part and the transforms of a block, however many channels and images."""
+    for channels, outputs in ((2048, 2048), (16, 8192), (8192, 16)):
+        x = (64, channels, 28, 28)
+        problem = Problem.conv2d(x, (outputs, channels, 3, 3), padding=1)
+        plan = algorithm.build(
+            WeightGradientProblem(forward=problem, grad_strides=dense_strides(problem.y_shape)[:2]),
+            target,
+            1,
+        )
+        assert plan.workspace_bytes <= 400 << 20

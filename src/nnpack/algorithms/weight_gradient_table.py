@@ -5,6 +5,7 @@ from __future__ import annotations
 from nnpack.algorithms.table import ALIASES
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_depthwise import WeightGradientDepthwise
+from nnpack.algorithms.weight_gradient_fourier import WeightGradientFourier
 from nnpack.algorithms.weight_gradient_gemm import WeightGradientGemm
 from nnpack.algorithms.weight_gradient_winograd import WeightGradientWinograd
 
@@ -12,6 +13,8 @@ WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (
     WeightGradientWinograd(2),
     WeightGradientWinograd(4),
     WeightGradientWinograd(6),
+    WeightGradientFourier(8),
+    WeightGradientFourier(16),
     WeightGradientDepthwise(),
     WeightGradientGemm(),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnpack.codegen.assembler import Assembler, Value
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue
@@ -12,6 +14,10 @@ from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
 from nnpack.maths.program import LinearProgram
 from nnpack.problem import EpilogueKind
+
+if TYPE_CHECKING:
+    from nnpack.maths.form import Form
+    from nnpack.maths.fourier import Side
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class OutputTransform:
 
     def emit(self) -> None:
         """Define the function."""
-        asm, lanes, fold = self.asm, self.asm.lanes, self.shape.form.fold
+        asm, lanes = self.asm, self.asm.lanes
+        form, side, fold = self.shape.form, self.shape.output, self.shape.form.fold
         with asm.function(
             "transform_output",
             block="pointer",
@@ -71,7 +78,8 @@ class OutputTransform:
                 source = m + (k - first * self.nv) * args["block_tiles"] * lanes
                 walk = TileWalk(asm, args, start)
                 with asm.loop(count, carry=walk.state) as tile:
-                    self._emit_columns(args, source + tile * (fold * lanes), buffer)
+                    place = source + tile * (fold * lanes)
+                    emit_sum_columns(asm, form, side, place, args["m_f"], buffer)
                     self._emit_rows(args, walk, plane, channels, buffer)
                     walk.advance()
 
@@ -83,28 +91,6 @@ class OutputTransform:
         first = group * args["group_out_channels"] + channel
         terms = epilogue.of_lanes(first, asm.lanes_below(count))
         return _Channels(first, count, epilogue, terms, offsets)
-
-    def _emit_columns(self, args: Arguments, source: Value, buffer: Value) -> None:
-        """Transform the planes of one tile into the columns of ``buffer``."""
-        form, side = self.shape.form, self.shape.output
-        self._emit_kind(args, source, buffer, real_columns(form), side.real)
-        self._emit_kind(args, source, buffer, complex_columns(form), side.full)
-
-    def _emit_kind(
-        self, args: Arguments, source: Value, buffer: Value, kind: Columns, program: LinearProgram
-    ) -> None:
-        asm, lanes, parts = self.asm, self.asm.lanes, kind.parts
-        m_f = args["m_f"]
-        with asm.loop(kind.stop, start=kind.start) as j:
-            place = source + kind.plane(j) * m_f
-            sums = []
-            for _ in range(kind.planes):
-                sums += [asm.load(place, row * lanes) for row in range(self.shape.form.fold)]
-                place = place + m_f
-            target = buffer + j * (parts * lanes)
-            for i, value in enumerate(emit_program(asm, program, sums)):
-                row, part = divmod(i, parts)
-                asm.store(value, target, row * self.row_floats + part * lanes)
 
     def _emit_rows(
         self, args: Arguments, walk: TileWalk, plane: Value, channels: _Channels, buffer: Value
@@ -152,3 +138,36 @@ class OutputTransform:
         asm, lanes = self.asm, self.asm.lanes
         row = [asm.load(source, j * lanes) for j in range(self.shape.n)]
         return emit_program(asm, self.shape.output.row, row)
+
+
+def emit_sum_columns(
+    asm: Assembler, form: Form, side: Side, source: Value, stride: Value, buffer: Value
+) -> None:
+    """Transform the sums of one tile, planes ``stride`` apart, into the columns of ``buffer``.
+
+    The buffer is ``[row][packed column][lanes]``, with the rows that ``side``, an output, has.
+    """
+    _emit_kind(asm, form, real_columns(form), side.real, source, stride, buffer)
+    _emit_kind(asm, form, complex_columns(form), side.full, source, stride, buffer)
+
+
+def _emit_kind(
+    asm: Assembler,
+    form: Form,
+    kind: Columns,
+    program: LinearProgram,
+    source: Value,
+    stride: Value,
+    buffer: Value,
+) -> None:
+    lanes, parts = asm.lanes, kind.parts
+    with asm.loop(kind.stop, start=kind.start) as j:
+        place = source + kind.plane(j) * stride
+        sums = []
+        for _ in range(kind.planes):
+            sums += [asm.load(place, row * lanes) for row in range(form.fold)]
+            place = place + stride
+        target = buffer + j * (parts * lanes)
+        for i, value in enumerate(emit_program(asm, program, sums)):
+            row, part = divmod(i, parts)
+            asm.store(value, target, (row * form.n + part) * lanes)

@@ -55,6 +55,20 @@ class FourierShape:
 
         return output_side(self.form, *self.m)
 
+    @property
+    def gradient(self) -> Side:
+        """The programs of m x m gradients, which are to x what kernels are in their gradient."""
+        from nnpack.maths.fourier import kernel_side
+
+        return kernel_side(self.form, *self.m)
+
+    @property
+    def taps(self) -> Side:
+        """The programs of the gradient of the weights, likewise its outputs."""
+        from nnpack.maths.fourier import output_side
+
+        return output_side(self.form, *self.r)
+
 
 @dataclass(frozen=True)
 class Columns:
