@@ -178,6 +178,9 @@ def _wrap(name: str, value: object) -> npt.NDArray[Any]:
 def _from_dlpack(name: str, value: Any) -> npt.NDArray[Any]:
     try:
         device, _ = value.__dlpack_device__()
+        # PyTorch negates some views when they are read, which DLPack does not tell.
+        if hasattr(value, "is_neg") and value.is_neg():
+            raise BufferError("it is a view that negates; pass tensor.resolve_neg()")
         if device in _HOST_DEVICES:
             return np.from_dlpack(value)
     # Libraries refuse in their own ways: a tensor that needs a gradient, a dtype NumPy lacks.

@@ -110,8 +110,15 @@ def test_segments_with_halves_and_an_epilogue(case: Case) -> None:
     assert oracle.max_error(layer(x, residual=residual), reference) < 1e-5
 
 
-def test_segments_do_not_depend_on_the_number_of_threads() -> None:
-    case = DEEP[0]
+@pytest.mark.parametrize(
+    "case",
+    [
+        DEEP[0],
+        # Several segments of each tap, in blocks that several threads would want smaller.
+        Case((20, 20), padding=(12,) * 4, dilation=(12, 12), inputs=1500, outputs=130),
+    ],
+)
+def test_segments_do_not_depend_on_the_number_of_threads(case: Case) -> None:
     x, weight = case.arrays(np.random.default_rng(6))
     one, *others = (
         nnpack.conv2d(x, weight, algorithm="implicit_gemm", threads=threads, **case.arguments)

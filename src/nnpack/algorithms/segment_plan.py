@@ -198,15 +198,17 @@ def _choose_blocking(
 ) -> _Blocking:
     """Blocks whose sums and patches take a quarter of the second-level cache each.
 
-    Weights are read once a block: the larger, the better.
+    Weights are read once a block: the larger, the better. Segments, which part the sums, are those
+    of one thread for any number of them.
     """
     strip, panel = kernel.strip(target.lanes), kernel.panel(target.lanes)
     images, channels = problem.batch * problem.groups, problem.group_in_channels
     panels, strips = ceil_div(problem.group_out_channels, panel), ceil_div(pixels, strip)
     floats = target.caches.l2 // 4 // FLOAT_BYTES
-    wanted = ceil_div(strips * images, TASKS_PER_THREAD * threads) if threads > 1 else strips
-    fitting = max(1, min(floats // (panels * panel * strip), wanted, strips))
+    fitting = max(1, min(floats // (panels * panel * strip), strips))
+    segments = ceil_div(channels, max(LEAST_CHANNELS, floats // (strip * fitting)))
+    if threads > 1:
+        fitting = min(fitting, ceil_div(strips * images, TASKS_PER_THREAD * threads))
     block = strip * ceil_div(strips, ceil_div(strips, fitting))
     chunk = chunk_panels(ceil_div(pixels, block) * images, panels, threads)
-    segments = ceil_div(channels, max(LEAST_CHANNELS, floats // block))
     return _Blocking(block, chunk, ceil_div(channels, segments))

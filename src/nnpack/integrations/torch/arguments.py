@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,10 @@ def as_pair(value: int | Ints) -> tuple[int, ...]:
     """What PyTorch takes for a pair: one number, alone or in a sequence, stands for both."""
     if type(value) is tuple and len(value) == 2:
         return value
-    values = (value,) if isinstance(value, int) else tuple(value)
+    try:
+        values = (value,) if isinstance(value, int) else tuple(value)
+    except TypeError:  # an integer of NumPy, a tensor of one number
+        values = (operator.index(value),)  # type: ignore[arg-type]
     return values * 2 if len(values) == 1 else values
 
 

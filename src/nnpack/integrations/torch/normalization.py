@@ -300,7 +300,8 @@ def _backward_training(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, 
 
 def _save_inference(ctx: Any, tensors: Sequence[Any], call: Sequence[Any], output: Tensor) -> None:  # noqa: ARG001
     images, weight, _, mean, variance = tensors
-    ctx.save_for_backward(images, weight, mean, (variance + call[0]).rsqrt())
+    # A copy: training changes the running mean in place.
+    ctx.save_for_backward(images, weight, mean.clone(), (variance + call[0]).rsqrt())
 
 
 def _backward_inference(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -59,12 +59,13 @@ class Packing(torch.nn.Module):
 
         ``words`` are all other arguments of the layer.
         """
-        if (
-            torch.compiler.is_compiling()
-            or not is_usable()
-            or records_gradients(x, weight, bias)
-            or not _have_versions(weight, bias)
-        ):
+        if torch.compiler.is_compiling() or not is_usable():
+            return None
+        if records_gradients(x, weight, bias):
+            # An optimizer may follow, and the fused ones leave no trace in the version.
+            self.__dict__.pop("_packed", None)
+            return None
+        if not _have_versions(weight, bias):
             return None
         threads = take_threads(x.numel() * weight.numel() // max(1, weight.shape[1]))
         state = words, threads, _version(weight), None if bias is None else _version(bias)
