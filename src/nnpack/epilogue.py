@@ -362,7 +362,6 @@ class EpilogueKind:
     activation: ActivationKind | None = None
     residual: ResidualPosition | None = None
     pool: PoolKind | None = None
-    statistics: bool = False
 
     @property
     def per_channel(self) -> bool:
@@ -419,10 +418,9 @@ class Epilogue:
         pool = self.pool.kind if self.pool else None
         if self.activation is None:
             residual: ResidualPosition | None = "after" if self.residual else None
-            return EpilogueKind(self.scale, self.bias, None, residual, pool, self.statistics)
+            return EpilogueKind(self.scale, self.bias, None, residual, pool)
         assert not isinstance(self.activation, Prelu)  # whose slopes are left out above
-        kind, terms = self.activation.kind, (self.scale, self.bias)
-        return EpilogueKind(*terms, kind, self.residual, pool, self.statistics)
+        return EpilogueKind(self.scale, self.bias, self.activation.kind, self.residual, pool)
 
     @property
     def parameters(self) -> tuple[float, ...]:

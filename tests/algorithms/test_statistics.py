@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import nnpack
 from nnpack.algorithms.channel_sums import STATISTICS
-from nnpack.algorithms.following import STATISTICS_MERGED, CompleteAlgorithm
+from nnpack.algorithms.following import CompleteAlgorithm
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides
 from nnpack.codegen.target import Target
@@ -60,7 +60,7 @@ def _check_moments(result: Triple, axes: tuple[int, ...] = (0, 2, 3)) -> None:
     tiny = np.finfo(np.float32).tiny
     rounding = 2e-8 * greatest * deviation + (2e-7 * greatest) ** 2 + tiny
     error = abs(variance - deviation**2)
-    assert np.all(error <= 1e-5 * deviation**2 + rounding)
+    assert np.all(error <= 4e-6 * deviation**2 + rounding)
 
 
 def _run(
@@ -155,24 +155,6 @@ def test_random_problems_on_any_number_of_threads(
     )
     _check_moments(first)
     for other in others:
-        for one, same in zip(first, other, strict=True):
-            np.testing.assert_array_equal(one, same)
-
-
-@pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("name", ["winograd_2", "winograd_4", "winograd_7"])
-def test_what_is_merged_does_not_depend_on_the_blocks(name: str, groups: int) -> None:
-    rng = np.random.default_rng(7)
-    x = rng.standard_normal((3, 32, 61, 58), dtype=np.float32)
-    weight = rng.standard_normal((38, 32 // groups, 3, 3), dtype=np.float32)
-    bias = np.full(38, 1e4, np.float32)
-    words: dict[str, Any] = {"padding": 1, "groups": groups, "algorithm": name}
-    first = nnpack.conv2d(x, weight, bias, statistics=True, threads=1, **words)
-    _check_moments(first)
-    layer = nnpack.Conv2d(weight, bias, statistics=True, **words)
-    assert STATISTICS_MERGED in str(layer.explain(x.shape))
-    for threads in (2, 3, 4, 7):
-        other = nnpack.conv2d(x, weight, bias, statistics=True, threads=threads, **words)
         for one, same in zip(first, other, strict=True):
             np.testing.assert_array_equal(one, same)
 

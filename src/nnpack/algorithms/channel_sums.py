@@ -8,7 +8,6 @@ from typing import Protocol
 from nnpack.algorithms.base import CACHE_LINE, FLOAT_BYTES, ceil_div, round_up
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass, replace
-from nnpack.kernels.epilogue import SUMS
 from nnpack.kernels.normalization import ChunkMoments, CombineMoments
 from nnpack.plan import Argument, Plan, Slot, Stage
 
@@ -20,7 +19,6 @@ __all__ = [
     "extent_words",
     "moment_stages",
     "with_following_statistics",
-    "with_merged_statistics",
 ]
 
 # What details of plans say.
@@ -79,30 +77,6 @@ def with_following_statistics(plan: Plan, extents: Extents, target: Target) -> P
         # The pass begins where all else has ended, and takes the same room.
         workspace_bytes=max(plan.workspace_bytes, space.nbytes),
         detail=f"{plan.detail}, {STATISTICS}",
-    )
-
-
-def with_merged_statistics(plan: Plan, channels: int, parts: int, target: Target) -> Plan:
-    """``plan``, whose stages write ``kernels.epilogue.SUMS``; these combined in order of parts."""
-    space = Workspace()
-    space.nbytes = round_up(plan.workspace_bytes, CACHE_LINE)
-    sums: dict[str, Argument] = {name: space.take(parts * channels) for name in SUMS}
-    words: dict[str, Argument] = {
-        "batch_mean": Slot("mean"),
-        "variance": Slot("variance"),
-        "channels": channels,
-        "chunks": parts,
-        **{name: sums[f"sums_{name}"] for name in ("mean", "square")},
-        "counts": sums["sums_count"],
-    }
-    kernel = CombineMoments(terms=False, counted=True)
-    return replace(
-        plan,
-        stages=(
-            *(replace(stage, arguments={**stage.arguments, **sums}) for stage in plan.stages),
-            Stage(kernel, ceil_div(channels, target.lanes), words),
-        ),
-        workspace_bytes=space.nbytes,
     )
 
 

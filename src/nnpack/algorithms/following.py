@@ -23,7 +23,6 @@ from nnpack.problem import Problem, TransposedProblem
 
 # What details of plans say.
 FOLLOWING, MERGED = "pool in a following pass", "pool merged"
-STATISTICS_MERGED = "statistics merged"
 
 # Second-level caches that a pass may fill and still find its input in the last level.
 CACHED_PASS = 4
@@ -37,17 +36,6 @@ class Merging(Protocol):
 
     def merges_pool(self, problem: Problem, target: Target) -> bool:
         """Whether it merges the pool of ``problem``, which it does not refuse without it."""
-
-
-@runtime_checkable
-class Summing(Protocol):
-    """An algorithm that can find mean and variance of what it stores."""
-
-    def merges_statistics(self, problem: Problem, target: Target) -> bool:
-        """Whether it does for ``problem``, which it does not refuse without them.
-
-        What is added to what must not depend on the number of threads.
-        """
 
 
 def bare(problem: _AnyProblem) -> _AnyProblem:
@@ -122,10 +110,8 @@ class CompleteAlgorithm:
         """The plan of the algorithm, or that with another pass."""
         if self._merges(problem, target):
             plan = self.inner.build(trimmed(problem), target, threads)
-            if not _asks_more(problem):
-                return plan
-            merged = MERGED if problem.epilogue.pool else STATISTICS_MERGED
-            return replace(plan, detail=f"{plan.detail}, {merged}")
+            merged = problem.epilogue.pool is not None
+            return replace(plan, detail=f"{plan.detail}, {MERGED}") if merged else plan
         plan = self.inner.build(bare(problem), target, threads)
         return with_following_passes(plan, problem, target, threads)
 
@@ -136,9 +122,8 @@ class CompleteAlgorithm:
     def _merges(self, problem: Problem, target: Target) -> bool:
         if not _asks_more(problem):
             return True
-        if problem.epilogue.statistics:
-            inner = self.inner
-            return isinstance(inner, Summing) and inner.merges_statistics(problem, target)
+        if problem.epilogue.pool is None:
+            return False
         if problem.epilogue.residual is not None or not isinstance(self.inner, Merging):
             return False
         return self.inner.merges_pool(problem, target)

@@ -13,7 +13,6 @@ from nnpack.algorithms.base import (
     round_up,
     weight_arguments,
 )
-from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import traffic_seconds
 from nnpack.algorithms.storage import (
     rounded_estimate,
@@ -112,11 +111,6 @@ class WinogradAlgorithm:
         shape = self.shape(problem, target.lanes)
         return problem.dilation == (1, 1) and shape.m[0] % 2 == shape.m[1] % 2 == 0
 
-    def merges_statistics(self, problem: Problem, target: Target) -> bool:
-        """Where values are final before they are turned, and every tile has outputs."""
-        shape = self.shape(problem, target.lanes)
-        return not (shape.dilated or shape.scattered or problem.epilogue.residual)
-
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiplications in the transform domain, transforms, and traffic of the weights."""
         shape, blocking = self.shape(problem, target.lanes), self._blocking(problem, target, 1)
@@ -152,7 +146,7 @@ class WinogradAlgorithm:
             return Winograd(shape, tile, part, problem.epilogue.kind, blocking.storage)
 
         stages, floats = tile_stages(problem, blocking, threads, kernel)
-        plan = Plan(
+        return Plan(
             algorithm=self.name,
             stages=tuple(replace(s, arguments={**s.arguments, **words}) for s in stages),
             weight_format=_weight_format(problem, shape, blocking, words),
@@ -163,11 +157,6 @@ class WinogradAlgorithm:
                 f"{tile.mr}x{tile.nv * target.lanes} tile, {blocking.block_tiles} tiles a block"
             ),
         )
-        if not problem.epilogue.statistics:
-            return plan
-        # Blocks of tiles depend on the threads, but always begin and end between these groups.
-        groups = ceil_div(blocking.grid.tiles, tile.mr)
-        return with_merged_statistics(plan, problem.out_channels, groups, target)
 
     def _blocking(self, problem: Problem, target: Target, threads: int) -> Blocking:
         shape, lanes = self.shape(problem, target.lanes), target.lanes

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 
-SUMS = ("sums_mean", "sums_square", "sums_count")
-"""Arrays (parts of the outputs, channels), of what is stored: see `kernels.tile_sums`."""
-
-
 def _emitted(kind: EpilogueKind) -> Activation | None:
     return None if kind.activation is None else ACTIVATIONS[kind.activation]
 
@@ -50,8 +46,6 @@ def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
         fields["residual"] = "pointer"
     if kind.per_channel:
         fields["slopes"] = "pointer"
-    if kind.statistics:
-        fields |= dict.fromkeys(SUMS, "pointer")
     return fields | dict.fromkeys(_parameters(kind), "float")
 
 

@@ -60,13 +60,11 @@ class CombineMoments:
 
     Writes (channels,): ``batch_mean`` and the biased ``variance``; with ``terms`` besides
     ``inverse_std = 1/sqrt(variance + eps)`` and ``slope = gamma * inverse_std``, or inverse_std
-    itself. A task is a vector of channels. With ``counted`` there are ``chunks`` chunks, and
-    ``counts`` (chunks, channels) says how many numbers each has.
+    itself. A task is a vector of channels.
     """
 
     terms: bool
     gamma: bool = False
-    counted: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
@@ -76,8 +74,6 @@ class CombineMoments:
             fields |= {"inverse_std": "pointer", "slope": "pointer", "eps": "float"}
         if self.gamma:
             fields["gamma"] = "pointer"
-        if self.counted:
-            return {**fields, "counts": "pointer", "channels": "index", "chunks": "index"}
         return {**fields, **EXTENTS, **CHUNKS}
 
     def emit(self, asm: Assembler) -> None:
@@ -93,19 +89,16 @@ class CombineMoments:
                 if self.terms:
                     _store_terms(asm, args, variance, channel, mask, self.gamma)
 
+    @staticmethod
     def _combine(
-        self, asm: Assembler, args: Arguments, channel: Value, mask: Value
+        asm: Assembler, args: Arguments, channel: Value, mask: Value
     ) -> tuple[Value, Value, Value]:
         # Relative to the first chunk's mean, so that a great mean does not round off the steps.
         origin = asm.load(args["mean"], channel, mask=mask)
         carry = dict.fromkeys(("mean", "square", "count"), asm.zeros())
-        chunks = args["chunks"] if self.counted else args["image_chunks"] * args["parts"]
-        with asm.loop(chunks, carry=carry) as number:
+        with asm.loop(args["image_chunks"] * args["parts"], carry=carry) as number:
+            size = asm.splat(asm.to_float(chunk_size(asm, args, number)))
             offset = number * args["channels"] + channel
-            if self.counted:
-                size = asm.load(args["counts"], offset, mask=mask)
-            else:
-                size = asm.splat(asm.to_float(chunk_size(asm, args, number)))
             distance = asm.load(args["mean"], offset, mask=mask) - origin - carry["mean"]
             count = carry["count"] + size
             share = asm.divide(size, count)

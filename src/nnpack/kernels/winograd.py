@@ -72,7 +72,7 @@ class Winograd:
         if self.part in ("all", "output"):
             frequencies, depth_at = self.shape.frequencies, self._depth_at
             emit_multiply_function(asm, fields, self.tile, frequencies, depth_at)
-            OutputTransform(asm, self.shape, fields, self.tile, self.epilogue).emit()
+            OutputTransform(asm, self.shape, fields, self.tile.nv, self.epilogue).emit()
         emit_tile_stage(asm, fields, self.part, 1, self.profile)
 
     def _depth_at(self, args: Arguments, f: Value) -> Value:

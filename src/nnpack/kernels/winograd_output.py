@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from nnpack.codegen.assembler import Assembler, Value
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue
-from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.stage import Arguments, Fields
-from nnpack.kernels.tile_sums import TileSums
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
@@ -28,21 +23,18 @@ class _Channels:
     epilogue: Epilogue
     terms: ChannelTerms
     offsets: Value
-    sums: TileSums | None
 
 
 class OutputTransform:
     """Emits ``transform_output`` for a block of tiles and panels first .. last."""
 
     def __init__(
-        self, asm: Assembler, shape: TileShape, fields: Fields, tile: GemmTile, kind: EpilogueKind
+        self, asm: Assembler, shape: TileShape, fields: Fields, nv: int, kind: EpilogueKind
     ) -> None:
         self.asm = asm
         self.shape = shape
         self.fields = fields
-        self.nv = tile.nv
-        # Blocks of tiles are whole groups of as many as have their products together.
-        self.group_tiles = tile.mr
+        self.nv = nv
         self.kind = kind
         self.t_h, self.t_w = shape.t
         self.m_h, self.m_w = shape.m
@@ -69,37 +61,25 @@ class OutputTransform:
             offsets, buffer = asm.local_words(lanes), asm.local_floats(self.m_h * self.t_w * lanes)
             for lane in range(lanes):
                 asm.store_index(args["y_c"] * lane, offsets, lane)
-            sums = TileSums(asm) if self.kind.statistics else None
             vectors = asm.ceil_div(args["group_out_channels"], lanes)
             with asm.loop(asm.minimum(last * self.nv, vectors), start=first * self.nv) as k:
-                channels = self._channels(args, epilogue, group, k * lanes, offsets, sums)
+                channels = self._channels(args, epilogue, group, k * lanes, offsets)
                 plane = y + k * lanes * args["y_c"]
                 source = m + (k - first * self.nv) * args["block_tiles"] * lanes
                 walk = TileWalk(asm, args, start)
                 with asm.loop(count, carry=walk.state) as tile:
                     self._emit_columns(args, source + tile * lanes, buffer)
-                    if sums is not None:
-                        with asm.when((tile % self.group_tiles).equals(0)):
-                            sums.begin(self._first_output(buffer, channels))
                     self._emit_tile(args, walk, plane, channels, buffer)
-                    if sums is not None:
-                        self._emit_sums(args, sums, channels, start, tile, count)
                     walk.advance()
 
     def _channels(
-        self,
-        args: Arguments,
-        epilogue: Epilogue,
-        group: Value,
-        channel: Value,
-        offsets: Value,
-        sums: TileSums | None,
+        self, args: Arguments, epilogue: Epilogue, group: Value, channel: Value, offsets: Value
     ) -> _Channels:
         asm = self.asm
         count = asm.minimum(args["group_out_channels"] - channel, asm.lanes)
         first = group * args["group_out_channels"] + channel
         terms = epilogue.of_lanes(first, asm.lanes_below(count))
-        return _Channels(first, count, epilogue, terms, offsets, sums)
+        return _Channels(first, count, epilogue, terms, offsets)
 
     def _emit_columns(self, args: Arguments, source: Value, buffer: Value) -> None:
         """``buffer[i][j] = (A^T M)[i][j]``."""
@@ -120,8 +100,8 @@ class OutputTransform:
         place = self._place(args, walk, plane)
         columns = place.columns
         full = asm.compare(">=", columns, self.columns) & channels.count.equals(lanes)
-        with asm.when(full), self._loop_rows(place, channels) as (i, sums):
-            for lane, q, value in self._emit_row(buffer, i, channels, sums):
+        with asm.when(full), asm.loop(place.rows) as i:
+            for lane, q, value in self._emit_row(buffer, i, channels):
                 target = place.row(i) + asm.load_index(channels.offsets, lane)
                 whole = min(lanes, self.columns - q)
                 if self.shape.scattered:
@@ -130,8 +110,8 @@ class OutputTransform:
                     channel = channels.first + lane
                     channels.epilogue.store_first(value, whole, target, q, channel=channel)
                     asm.prefetch(target, q + PREFETCH_COLUMNS, write=True)
-        with asm.when(full.equals(0)), self._loop_rows(place, channels, columns) as (i, sums):
-            for lane, q, value in self._emit_row(buffer, i, channels, sums, columns):
+        with asm.when(full.equals(0)), asm.loop(place.rows) as i:
+            for lane, q, value in self._emit_row(buffer, i, channels):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = place.row(i) + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, self.columns) - q
@@ -141,40 +121,6 @@ class OutputTransform:
                         mask = asm.lanes_below(count, value.ir.type.count)
                         channel = channels.first + lane
                         channels.epilogue.store(value, target, q, mask=mask, channel=channel)
-
-    @contextmanager
-    def _loop_rows(
-        self, place: _Place, channels: _Channels, columns: Value | None = None
-    ) -> Iterator[tuple[Value, dict[str, Value]]]:
-        """A loop over the rows of a tile that exist: yields the row and the sums it carries."""
-        asm, sums = self.asm, channels.sums
-        carry = {} if sums is None else sums.load()
-        with asm.loop(place.rows, carry=carry) as i:
-            yield i, carry
-        if sums is not None:
-            width = self.columns if columns is None else asm.minimum(columns, self.columns)
-            sums.keep(carry, place.rows * width)
-
-    def _first_output(self, buffer: Value, channels: _Channels) -> Value:
-        """The first output of a tile as it will be stored, which always exists."""
-        return channels.epilogue.prepare(self._outputs(buffer)[0], channels.terms)
-
-    def _emit_sums(
-        self,
-        args: Arguments,
-        sums: TileSums,
-        channels: _Channels,
-        start: Value,
-        tile: Value,
-        count: Value,
-    ) -> None:
-        """Write the sums of a group of tiles after the last of them."""
-        asm, following = self.asm, tile + 1
-        ends = (following % self.group_tiles).equals(0) | following.equals(count)
-        with asm.when(ends):
-            group = (start + tile) // self.group_tiles
-            offset = group * (args["groups"] * args["group_out_channels"]) + channels.first
-            sums.write(args, offset, asm.lanes_below(channels.count))
 
     def _place(self, args: Arguments, walk: TileWalk, plane: Value) -> _Place:
         """Where a tile goes: outputs of a dilated image stand its steps apart."""
@@ -219,19 +165,12 @@ class OutputTransform:
             asm.store(asm.load_float(buffer, n), target + (n + q) * step)
 
     def _emit_row(
-        self,
-        buffer: Value,
-        i: Value,
-        channels: _Channels,
-        sums: dict[str, Value],
-        count: Value | None = None,
+        self, buffer: Value, i: Value, channels: _Channels
     ) -> list[tuple[int, int, Value]]:
-        """One row of y: (lane, first column, values) for every channel; ``count`` columns exist."""
+        """One row of y: (lane, first column, values) for every channel."""
         lanes, step = self.asm.lanes, self.step
         rows = [self._outputs(buffer + (i * step + n) * (self.t_w * lanes)) for n in range(step)]
         columns = channels.epilogue.prepare_rows(rows, channels.terms)
-        if channels.sums is not None:
-            channels.sums.add(sums, columns, count)
         result = []
         for q in range(0, self.columns, lanes):
             turned = emit_rows(self.asm, columns[q : q + lanes])
