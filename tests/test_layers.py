@@ -308,7 +308,7 @@ def test_no_program_keeps_weights_that_were_evicted(monkeypatch: pytest.MonkeyPa
     layer, weight = _layer()
     for size in (3, 40, 5, 41):
         x = _image(1, 4, size, size)
-        assert oracle.max_error(layer(x), oracle.conv2d(x, weight, padding=1)) < 1e-5
+        assert oracle.max_error(layer(x), oracle.conv2d(x, weight, padding=1)) < 5e-5
         (packed,) = layer._weights.packed.values()
         assert all(prepared.keep[0] is packed for prepared in layer._weights.prepared.values())
 
