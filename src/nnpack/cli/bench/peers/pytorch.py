@@ -33,7 +33,6 @@ def prepare_prepacked_channels_last(layer: Layer, operands: Operands, threads: i
 def _torch(threads: int) -> Any:
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)
-    torch.set_grad_enabled(False)
     return torch
 
 
