@@ -11,15 +11,13 @@ from nnpack.algorithms.base import (
 )
 from nnpack.algorithms.cost import fits_last_level, skipping_rows
 from nnpack.algorithms.gemm_tiles import TileChoice
+from nnpack.algorithms.sharing import share_out
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.kernels.convolve import GemmConvolution
 from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
 from nnpack.plan import Argument, Plan, Slot, Stage
 from nnpack.problem import Problem
-
-# Tasks a thread should have to choose from, so that threads finish together.
-TASKS_PER_THREAD = 4
 
 
 def gemm_plan(
@@ -40,8 +38,9 @@ def gemm_plan(
     images = problem.batch * problem.groups
     panels = ceil_div(problem.group_out_channels, panel)
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    block = _block_pixels(problem, strip, target, threads, packed)
-    chunk = chunk_panels(ceil_div(pixels, block) * images, panels, threads)
+    most = _most_strips(problem, strip, target, packed)
+    share = share_out(ceil_div(pixels, strip), most, panels, images, threads, packed)
+    block, chunk = strip * share.strips, share.panels
     patches = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
     scratch = patches + (round_up(depth * panel, 64) if kernel.widens else 0)
     tasks = images * ceil_div(pixels, block) * ceil_div(panels, chunk)
@@ -74,28 +73,17 @@ def known_stride(problem: Problem) -> int | None:
     return stride if stride <= MAX_SHUFFLED_STRIDE else None
 
 
-def _block_pixels(problem: Problem, strip: int, target: Target, threads: int, packed: bool) -> int:
-    """Pixels a task: patches of half the second-level cache, yet tasks enough for all threads.
+def _most_strips(problem: Problem, strip: int, target: Target, packed: bool) -> int:
+    """Strips a task: patches of half the second-level cache.
 
     Half of it again where the image itself is read, since the next block is asked for meanwhile;
     and no more rows than can leave out the taps in the padding.
     """
-    pixels, images = problem.out_height * problem.out_width, problem.batch * problem.groups
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     share = 2 if packed else 4
     in_cache = target.caches.l2 // share // (FLOAT_BYTES * depth * strip)
     in_rows = skipping_rows(problem) * problem.out_width // strip
-    strips = ceil_div(pixels, strip)
-    wanted = ceil_div(strips * images, TASKS_PER_THREAD * threads) if threads > 1 else strips
-    blocks = ceil_div(strips, max(1, min(in_cache, in_rows, wanted, strips)))
-    return strip * ceil_div(strips, blocks)
-
-
-def chunk_panels(blocks: int, panels: int, threads: int) -> int:
-    """Panels a task: all of them, unless there are too few blocks for the threads."""
-    if threads == 1 or blocks >= 2 * threads:
-        return panels
-    return ceil_div(panels, min(panels, ceil_div(TASKS_PER_THREAD * threads, max(1, blocks))))
+    return max(1, min(in_cache, in_rows))
 
 
 def convolution_arguments(problem: Problem) -> dict[str, Argument]:

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from nnpack.algorithms.base import FLOAT_BYTES, ceil_div, is_dense, round_up
 from nnpack.algorithms.cost import LEAST_SAVING, fits_last_level
 from nnpack.algorithms.gemm_plan import (
-    TASKS_PER_THREAD,
-    chunk_panels,
     convolution_arguments,
     known_stride,
 )
 from nnpack.algorithms.gemm_tiles import TileChoice
+from nnpack.algorithms.sharing import share_out
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
@@ -207,8 +206,5 @@ def _choose_blocking(
     floats = target.caches.l2 // 4 // FLOAT_BYTES
     fitting = max(1, min(floats // (panels * panel * strip), strips))
     segments = ceil_div(channels, max(LEAST_CHANNELS, floats // (strip * fitting)))
-    if threads > 1:
-        fitting = min(fitting, ceil_div(strips * images, TASKS_PER_THREAD * threads))
-    block = strip * ceil_div(strips, ceil_div(strips, fitting))
-    chunk = chunk_panels(ceil_div(pixels, block) * images, panels, threads)
-    return _Blocking(block, chunk, ceil_div(channels, segments))
+    share = share_out(strips, fitting, panels, images, threads, packed=True)
+    return _Blocking(strip * share.strips, share.panels, ceil_div(channels, segments))

@@ -1,0 +1,51 @@
+"""How a product of strips of pixels and panels of channels is parted into tasks for threads."""
+
+from __future__ import annotations
+
+from nnpack.algorithms.base import ceil_div
+from nnpack.frozen import dataclass
+
+# Tasks a thread should have to choose from, so that threads finish together.
+TASKS_PER_THREAD = 4
+
+# What a task costs besides its products, in products of one strip and one panel: bringing in a
+# strip of pixels or a panel of weights, and beginning.
+_STRIP, _PANEL, _START = 0.05, 0.1, 0.2
+_PACKED_STRIP = 0.15
+# Threads begin at different times: a share of a task is lost.
+_UNEVEN = 0.1
+
+
+@dataclass(frozen=True)
+class Share:
+    """A task: so many strips of one image, times so many panels."""
+
+    strips: int
+    panels: int
+
+
+def share_out(
+    strips: int, most: int, panels: int, images: int, threads: int, packed: bool
+) -> Share:
+    """The task with which all threads finish soonest.
+
+    An image is ``strips`` x ``panels`` products; a task has at most ``most`` strips, which are
+    ``packed`` in each task anew, or read where they are. For one thread the largest task.
+    """
+    largest = ceil_div(strips, ceil_div(strips, max(1, min(most, strips))))
+    wanted = 2 * TASKS_PER_THREAD * threads
+    least = ceil_div(strips, largest)
+    if threads == 1 or images * least >= wanted:
+        return Share(largest, panels)
+    strip_cost = _PACKED_STRIP if packed else _STRIP
+
+    def seconds(share: Share) -> float:
+        tasks = images * ceil_div(strips, share.strips) * ceil_div(panels, share.panels)
+        task = (share.strips + _PANEL) * (share.panels + strip_cost) + _START
+        return (ceil_div(tasks, threads) + _UNEVEN) * task
+
+    parts = range(least, min(strips, max(least, wanted)) + 1)
+    chunks = range(1, min(panels, wanted) + 1)
+    blocks = sorted({ceil_div(strips, count) for count in parts}, reverse=True)
+    widths = sorted({ceil_div(panels, count) for count in chunks}, reverse=True)
+    return min((Share(block, width) for block in blocks for width in widths), key=seconds)
