@@ -30,7 +30,7 @@ from nnpack.errors import AlgorithmError
 from nnpack.explanation import AnyProblem, Candidate, Explanation
 from nnpack.frozen import dataclass, replace
 from nnpack.plan import Plan, combine_plans
-from nnpack.problem import Problem
+from nnpack.problem import Problem, TransposedProblem
 from nnpack.transposed import has_gaps, transposed_phases
 from nnpack.verbose import is_verbose, report
 
@@ -126,14 +126,18 @@ def _make_plan(
 
 def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: int) -> Plan:
     """The plan of ``choice``, one of `list_choices`."""
-    parts = zip(_parts(problem), choice.algorithms, strict=True)
-    plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
-    plan = combine_plans(tuple(plans))
     if isinstance(problem, Problem):
+        return choice.algorithms[0].build(problem, target, threads)
+
+    def build(plain: TransposedProblem) -> Plan:
+        parts = zip(_parts(plain), choice.algorithms, strict=True)
+        plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
+        plan = combine_plans(tuple(plans))
+        if has_gaps(plain):
+            plan = replace(plan, stages=(fill_stage(plain), *plan.stages))
         return plan
-    if has_gaps(problem):
-        plan = replace(plan, stages=(fill_stage(bare(problem)), *plan.stages))
-    return with_following_passes(plan, problem, target, threads)
+
+    return with_following_passes(build, problem, target, threads)
 
 
 def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import nnpack
-from nnpack.algorithms.following import FOLLOWING, MERGED, CompleteAlgorithm, bare
+from nnpack.algorithms.following import MERGED, CompleteAlgorithm, bare
+from nnpack.algorithms.slices import FOLLOWING
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides
 from nnpack.codegen.target import Target, host_target
@@ -172,6 +174,22 @@ def test_the_plan_says_how_it_pools(name: str, detail: str) -> None:
     assert plan.detail.endswith(detail)
     full = 4 * np.prod(problem.conv_shape)
     assert (plan.workspace_bytes >= full) or detail == MERGED
+
+
+def test_a_following_pass_takes_no_more_memory_for_more_images() -> None:
+    """Nor does it matter how slices are cut: the last one moves back."""
+    rng = np.random.default_rng(3)
+    weight = rng.standard_normal((40, 5, 3, 3), dtype=np.float32)
+    words: Any = {"padding": 2, "dilation": 2, "pool": nnpack.MaxPool(2)}
+    problems = [Problem.conv2d((n, 5, 70, 71), weight.shape, **words) for n in (8, 11, 80)]
+    plans = [make_plan(p, "winograd_4", host_target(), 2) for p in problems]
+    assert all(plan.detail.endswith(FOLLOWING) for plan in plans)
+    assert max(plan.workspace_bytes for plan in plans) < 2 * plans[0].workspace_bytes
+    x = rng.standard_normal((11, 5, 70, 71), dtype=np.float32)
+    residual = rng.standard_normal((11, 40, 70, 71), dtype=np.float32)
+    y = nnpack.conv2d(x, weight, residual=residual, algorithm="winograd_4", threads=2, **words)
+    expected = oracle.conv2d(x, weight, residual=residual, **words)
+    assert oracle.max_error(y, expected) < 5e-5
 
 
 def test_layers_pool_and_explain_it() -> None:

@@ -1,31 +1,29 @@
 """What an algorithm does not merge into its store, as stages that follow in the same plan.
 
-A pool reads all outputs of the convolution from the workspace; mean and variance are those of y.
-This is the one place that knows which epilogues are merged: the planner sees every algorithm as
-a `CompleteAlgorithm`.
+A pool reads the outputs of the convolution from the workspace, some images at a time; mean and
+variance are those of y. This is the one place that knows which epilogues are merged: the planner
+sees every algorithm as a `CompleteAlgorithm`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
 from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, list_variants
 from nnpack.algorithms.channel_sums import STATISTICS, Counts, with_following_statistics
 from nnpack.algorithms.cost import cache_bandwidth
-from nnpack.algorithms.pooling import plan_pooling
+from nnpack.algorithms.slices import CACHED_PASS, FOLLOWING, pool_in_slices, slice_images
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
 from nnpack.geometry import dense_strides
-from nnpack.plan import Plan, chain_plans
+from nnpack.plan import Plan
 from nnpack.pool_problem import PoolProblem
 from nnpack.problem import Problem, TransposedProblem
 
 # What details of plans say.
-FOLLOWING, MERGED = "pool in a following pass", "pool merged"
-
-# Second-level caches that a pass may fill and still find its input in the last level.
-CACHED_PASS = 4
+MERGED = "pool merged"
 
 _AnyProblem = TypeVar("_AnyProblem", Problem, TransposedProblem)
 
@@ -69,23 +67,28 @@ def following_passes(problem: Problem | TransposedProblem) -> str:
 
 
 def with_following_passes(
-    plan: Plan, problem: Problem | TransposedProblem, target: Target, threads: int
+    build: Callable[[_AnyProblem], Plan], problem: _AnyProblem, target: Target, threads: int
 ) -> Plan:
-    """``plan`` of ``bare(problem)``; its result pooled, or summed, by stages of their own.
+    """What ``build`` makes of ``bare(problem)``, its result pooled or summed by further stages.
 
-    What is pooled is all in the workspace, however large. With statistics y must be dense.
+    With statistics y must be dense.
     """
-    pool = problem.epilogue.pool
+    plain, pool = bare(problem), problem.epilogue.pool
+    batch, channels, *outputs = problem.conv_shape
+    if pool is not None:
+        stated = PoolProblem.pool2d(pool.kind, problem.conv_shape, 2)
+        stated = replace(stated, y_strides=problem.y_strides)
+        x_n = problem.x_strides[0]
+
+        def some(images: int) -> Plan:
+            return build(replace(plain, batch=images))
+
+        return pool_in_slices(some, stated, x_n, target, threads)
+    plan = build(plain)
     if problem.epilogue.statistics:
-        batch, channels, *outputs = problem.conv_shape
         counts = Counts(batch, channels, math.prod(outputs))
         return with_following_statistics(plan, counts, target)
-    if pool is None:
-        return plan
-    stated = PoolProblem.pool2d(pool.kind, problem.conv_shape, 2)
-    pooling = plan_pooling(replace(stated, y_strides=problem.y_strides), target, threads)
-    chained = chain_plans(plan, pooling, FLOAT_BYTES * math.prod(problem.conv_shape))
-    return replace(chained, detail=f"{plan.detail}, {FOLLOWING}")
+    return plan
 
 
 class CompleteAlgorithm:
@@ -112,8 +115,11 @@ class CompleteAlgorithm:
             plan = self.inner.build(trimmed(problem), target, threads)
             merged = problem.epilogue.pool is not None
             return replace(plan, detail=f"{plan.detail}, {MERGED}") if merged else plan
-        plan = self.inner.build(bare(problem), target, threads)
-        return with_following_passes(plan, problem, target, threads)
+
+        def build(plain: Problem) -> Plan:
+            return self.inner.build(plain, target, threads)
+
+        return with_following_passes(build, problem, target, threads)
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """The variants of the algorithm, each complete."""
@@ -139,7 +145,11 @@ def _pass_seconds(problem: Problem, target: Target) -> float:
     What outgrows a few second-level caches drives all else out of the last level, and comes no
     faster than from memory (8 and 16 MB: 12 GB/s on Zen 4).
     """
+    images = max(1, problem.batch)
     written = math.prod(problem.y_shape) if problem.epilogue.pool else 0
     nbytes = FLOAT_BYTES * (math.prod(problem.conv_shape) + written)
-    near = nbytes < CACHED_PASS * target.caches.l2
+    together = images
+    if problem.epilogue.pool:
+        together = slice_images(images, math.prod(problem.conv_shape[1:]), target)
+    near = nbytes * together // images < CACHED_PASS * target.caches.l2
     return nbytes / (cache_bandwidth(target) if near else target.rates.memory_bandwidth)

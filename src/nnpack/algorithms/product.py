@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
     Estimate,
@@ -12,7 +14,7 @@ from nnpack.algorithms.base import (
 )
 from nnpack.algorithms.channel_sums import Counts, with_following_statistics
 from nnpack.algorithms.cost import cache_bandwidth
-from nnpack.algorithms.pooling import plan_pooling
+from nnpack.algorithms.slices import pool_in_slices
 from nnpack.algorithms.storage import STORAGE_BYTES
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass, replace
@@ -22,7 +24,7 @@ from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.operands import Consecutive, PackPanels
 from nnpack.kernels.product import MatrixProduct
 from nnpack.linear_problem import ColumnSumProblem, MatrixStrides, ProductProblem
-from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat, chain_plans
+from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.pool_problem import PoolProblem
 from nnpack.problem import WeightStorage
 
@@ -55,34 +57,43 @@ class _Blocking:
 def plan_product(problem: ProductProblem, target: Target, threads: int) -> Plan:
     """The plan that reads both operands where they stand: a is the slot ``x``, b ``weight``."""
     deep = consecutive(problem.a_strides) == consecutive(problem.b_strides) == "depth"
-    if deep and problem.rows <= MAX_ROWS:
-        plan = _plan_dots(_bare(problem), target, threads)
-    else:
-        plan = _plan(_bare(problem), target, threads, packed=False)
-    return _with_passes(plan, problem, target, threads)
+
+    def build(plain: ProductProblem) -> Plan:
+        if deep and plain.rows <= MAX_ROWS:
+            return _plan_dots(plain, target, threads)
+        return _plan(plain, target, threads, packed=False)
+
+    return _with_passes(build, problem, target, threads)
 
 
 def plan_packed_product(problem: ProductProblem, target: Target, threads: int) -> Plan:
     """The plan with b, the slot ``weight``, packed ahead; a is the slot ``x``."""
-    plan = _plan(_bare(problem), target, threads, packed=True)
-    return _with_passes(plan, problem, target, threads)
+
+    def build(plain: ProductProblem) -> Plan:
+        return _plan(plain, target, threads, packed=True)
+
+    return _with_passes(build, problem, target, threads)
 
 
-def _bare(problem: ProductProblem) -> ProductProblem:
-    return replace(problem, epilogue=replace(problem.epilogue, pool=None, statistics=False))
+def _with_passes(
+    build: Callable[[ProductProblem], Plan], problem: ProductProblem, target: Target, threads: int
+) -> Plan:
+    """What ``build`` makes of ``problem``, and a pass over its outputs when they are pooled, in the
+    workspace, or summed.
+    """
+    epilogue = problem.epilogue
+    plain = replace(problem, epilogue=replace(epilogue, pool=None, statistics=False))
+    if epilogue.pool is not None and problem.map_shape is not None:
+        stated = PoolProblem.pool2d(epilogue.pool.kind, (problem.rows, *problem.map_shape), 2)
 
+        def some(rows: int) -> Plan:
+            return build(replace(plain, shape=(rows, problem.columns)))
 
-def _with_passes(plan: Plan, problem: ProductProblem, target: Target, threads: int) -> Plan:
-    """``plan``, and a pass over its outputs when they are pooled, in the workspace, or summed."""
-    pool = problem.epilogue.pool
-    if problem.epilogue.statistics:
+        return pool_in_slices(some, stated, problem.a_strides[0], target, threads)
+    plan = build(plain)
+    if epilogue.statistics:
         return with_following_statistics(plan, Counts(problem.rows, problem.columns, 1), target)
-    if pool is None or problem.map_shape is None:
-        return plan
-    stated = PoolProblem.pool2d(pool.kind, (problem.rows, *problem.map_shape), 2)
-    pooling = plan_pooling(stated, target, threads)
-    chained = chain_plans(plan, pooling, FLOAT_BYTES * problem.rows * problem.columns)
-    return replace(chained, detail=f"{plan.detail}, pool in a following pass")
+    return plan
 
 
 def _plan(problem: ProductProblem, target: Target, threads: int, *, packed: bool) -> Plan:
