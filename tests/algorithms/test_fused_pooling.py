@@ -114,6 +114,39 @@ def test_the_pool_comes_after_the_activation(
 
 
 @BY_TARGET
+def test_every_tile_of_matrix_products(target: Target) -> None:
+    """Pixels or channels in the lanes; the depth as a whole, in segments, over rectangles."""
+    rng = np.random.default_rng(8)
+    cases: list[tuple[str, tuple[int, int, int, int], tuple[int, int, int], dict[str, Any]]] = [
+        ("implicit_gemm", (1, 70, 13, 18), (20, 3, 3), {"padding": 6, "dilation": 6}),
+        ("implicit_gemm", (1, 300, 9, 11), (40, 5, 5), {"padding": 2}),
+        ("implicit_gemm", (1, 6, 29, 101), (40, 3, 3), {"stride": 2, "padding": 1}),
+        ("pointwise", (3, 33, 14, 15), (70, 1, 1), {}),
+    ]
+    for name, shape, (outputs, *kernel), words in cases:
+        x = rng.standard_normal(shape, dtype=np.float32)
+        weight = rng.standard_normal((outputs, shape[1], *kernel), dtype=np.float32)
+        operands = Operands(x, weight, rng.standard_normal(outputs, dtype=np.float32))
+        problem = Problem.conv2d(
+            shape,
+            weight.shape,
+            bias_shape=(outputs,),
+            activation=nnpack.Silu(),
+            pool=POOLS[0],
+            **words,
+        )
+        words |= {"activation": nnpack.Silu(), "pool": POOLS[0]}
+        expected = oracle.conv2d(x, weight, operands.bias, **words)
+        complete = _algorithm(name)
+        limit = absolute_limit(complete.inner, bare(problem), target, operands)
+        for algorithm in (complete, *complete.variants(problem, target)):
+            plan = algorithm.build(problem, target, 1)
+            assert plan.detail.endswith(MERGED)
+            y = runner(plan, problem, target)(operands.guarded("after"), "after")
+            assert np.all(np.abs(y - expected) <= limit), (name, shape, plan.detail)
+
+
+@BY_TARGET
 @settings(max_examples=problem_count(0.3))
 @given(
     data=st.data(),
@@ -165,7 +198,7 @@ def test_transposed_convolutions_are_pooled(case: TransposedCase, pool: Pooling)
         ("fourier_8", MERGED),
         ("fourier_16", MERGED),
         ("direct", MERGED),
-        ("implicit_gemm", FOLLOWING),
+        ("implicit_gemm", MERGED),
     ],
 )
 def test_the_plan_says_how_it_pools(name: str, detail: str) -> None:

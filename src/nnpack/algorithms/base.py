@@ -136,4 +136,4 @@ def epilogue_words(epilogue: Epilogue) -> dict[str, Argument]:
 
 def is_dense(problem: Problem) -> bool:
     """Whether the pixels of an output plane are consecutive."""
-    return problem.y_strides[2:] == (problem.out_width, 1)
+    return problem.y_strides[2:] == (problem.y_shape[3], 1)

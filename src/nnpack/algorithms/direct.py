@@ -118,7 +118,7 @@ def _choose(problem: Problem, target: Target) -> _Choice:
     choices = []
     for nv in {tile.nv for tile in tiles}:
         strip = nv // step * target.lanes
-        flats = (False, True) if is_dense(problem) else (False,)
+        flats = (False, True) if step == 1 and is_dense(problem) else (False,)
         heights = {problem.out_height, min(problem.out_height, skipping_rows(problem))}
         for flat, height in itertools.product(flats, sorted(heights)):
             layout = choose_layout(problem, target, strip, flat, height)

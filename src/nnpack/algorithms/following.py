@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
-from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, list_variants
+from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, Varied
 from nnpack.algorithms.channel_sums import STATISTICS, Counts, with_following_statistics
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.slices import CACHED_PASS, FOLLOWING, pool_in_slices, slice_images
@@ -123,7 +123,10 @@ class CompleteAlgorithm:
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """The variants of the algorithm, each complete."""
-        return tuple(CompleteAlgorithm(v) for v in list_variants(self.inner, bare(problem), target))
+        if not isinstance(self.inner, Varied):
+            return ()
+        asked = trimmed(problem) if self._merges(problem, target) else bare(problem)
+        return tuple(CompleteAlgorithm(v) for v in self.inner.variants(asked, target))
 
     def _merges(self, problem: Problem, target: Target) -> bool:
         if not _asks_more(problem):

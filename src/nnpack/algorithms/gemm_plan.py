@@ -45,8 +45,8 @@ def gemm_plan(
     scratch = patches + (round_up(depth * panel, 64) if kernel.widens else 0)
     tasks = images * ceil_div(pixels, block) * ceil_div(panels, chunk)
     blocking: dict[str, Argument] = {
-        "pixels": pixels,
-        "block_pixels": block,
+        "pixels": pixels // kernel.rows,
+        "block_pixels": block // kernel.rows,
         "panels": panels,
         "chunk_panels": chunk,
         "scratch": Slot("workspace") if scratch else 0,
@@ -89,6 +89,8 @@ def _most_strips(problem: Problem, strip: int, target: Target, packed: bool) -> 
 def convolution_arguments(problem: Problem) -> dict[str, Argument]:
     """The words of x, of the weights and of y."""
     n, c, h = problem.x_strides
+    pooled = problem.epilogue.pool is not None
+    lower: dict[str, Argument] = {"lower": problem.stride[0]} if pooled else {}
     return {
         "x": Slot("x"),
         "x_n": n,
@@ -103,7 +105,8 @@ def convolution_arguments(problem: Problem) -> dict[str, Argument]:
         "out_width": problem.out_width,
         "kernel_h": problem.kernel[0],
         "kernel_w": problem.kernel[1],
-        "stride_h": problem.stride[0],
+        "stride_h": problem.stride[0] * (2 if pooled else 1),
+        **lower,
         "stride_w": problem.stride[1],
         "dilation_h": problem.dilation[0],
         "dilation_w": problem.dilation[1],

@@ -68,35 +68,45 @@ def _relative_rate(mr: int, nv: int, wide: int) -> float:
 
 
 def _choices(
-    tiles: tuple[GemmTile, ...], lanes: Lanes, pixels: int, channels: int, target: Target
+    tiles: tuple[GemmTile, ...],
+    lanes: Lanes,
+    pixels: int,
+    channels: int,
+    target: Target,
+    halves: int = 1,
 ) -> list[TileChoice]:
+    """``halves``: 2 where half of a tile's vectors are of a second row of pixels."""
     result = []
     across, along = (channels, pixels) if lanes == "pixels" else (pixels, channels)
-    vectors = ceil_div(along, target.lanes)
+    vectors = ceil_div(along // halves, target.lanes)
     for tile in tiles:
         rows = ceil_div(across, tile.mr) * tile.mr
         # The last strip, or panel, takes a tile of fewer vectors.
-        whole, rest = divmod(vectors, tile.nv)
+        whole, rest = divmod(vectors, tile.nv // halves)
         steps = whole * tile.nv / relative_rate(tile, target)
         if rest:
-            steps += rest / relative_rate(GemmTile(tile.mr, rest), target)
+            steps += rest * halves / relative_rate(GemmTile(tile.mr, rest * halves), target)
         result.append(TileChoice(tile, lanes, rows * steps))
     return result
 
 
 @functools.lru_cache(maxsize=4096)
-def choose_tile(pixels: int, channels: int, target: Target, may_turn: bool) -> TileChoice:
+def choose_tile(
+    pixels: int, channels: int, target: Target, may_turn: bool, pooled: bool = False
+) -> TileChoice:
     """The tile that wastes least on ``pixels`` by ``channels``.
 
     Turned (channels in the lanes) where that is allowed and better by more than what turning back
-    costs.
+    costs. ``pooled``: it has as many pixels of an upper as of a lower row, in pairs.
     """
-    return min(_all_choices(pixels, channels, target, may_turn), key=_preference)
+    return min(_all_choices(pixels, channels, target, may_turn, pooled), key=_preference)
 
 
-def alternative_tiles(pixels: int, channels: int, target: Target, count: int) -> list[TileChoice]:
+def alternative_tiles(
+    pixels: int, channels: int, target: Target, count: int, pooled: bool = False
+) -> list[TileChoice]:
     """What `choose_tile` would choose next: ``count`` of each that may stand in the lanes."""
-    ranked = sorted(_all_choices(pixels, channels, target, may_turn=True), key=_preference)
+    ranked = sorted(_all_choices(pixels, channels, target, True, pooled), key=_preference)
     by_lanes = ([c for c in ranked[1:] if c.lanes == lanes] for lanes in ("pixels", "channels"))
     return [choice for choices in by_lanes for choice in choices[:count]]
 
@@ -106,10 +116,16 @@ def variant_name(name: str, choice: TileChoice) -> str:
     return f"{name}@{choice.tile.mr}x{choice.tile.nv}-{choice.lanes}"
 
 
-def _all_choices(pixels: int, channels: int, target: Target, may_turn: bool) -> list[TileChoice]:
-    choices = _choices(tile_menu(target), "pixels", pixels, channels, target)
+def _all_choices(
+    pixels: int, channels: int, target: Target, may_turn: bool, pooled: bool
+) -> list[TileChoice]:
+    menu, halves = tile_menu(target), 2 if pooled else 1
+    even = tuple(tile for tile in menu if tile.nv % halves == 0)
+    choices = _choices(even, "pixels", pixels, channels, target, halves)
     if may_turn:
-        fitting = tuple(t for t in tile_menu(target) if t.mr <= min(pixels, target.lanes))
+        # What is turned is a quarter of the tile where it is pooled.
+        most, step = (4 * target.lanes, 4) if pooled else (target.lanes, 1)
+        fitting = tuple(t for t in menu if t.mr <= min(pixels, most) and t.mr % step == 0)
         for choice in _choices(fitting, "channels", pixels, channels, target):
             choices.append(TileChoice(choice.tile, choice.lanes, 1.03 * choice.steps))
     return choices

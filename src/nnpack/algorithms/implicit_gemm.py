@@ -32,6 +32,10 @@ class ImplicitGemm:
         """Never refuses."""
         return None
 
+    def merges_pool(self, problem: Problem, target: Target) -> bool:
+        """Always: patches are packed in pairs of rows."""
+        return True
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product, and one pass of packing over every patch."""
         depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
@@ -65,11 +69,14 @@ class ImplicitGemm:
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """Other tiles."""
         pixels = problem.out_height * problem.out_width
-        choices = alternative_tiles(pixels, problem.group_out_channels, target, ALTERNATIVES)
+        pooled = problem.epilogue.pool is not None
+        channels = problem.group_out_channels
+        choices = alternative_tiles(pixels, channels, target, ALTERNATIVES, pooled)
         return tuple(ImplicitGemm(choice) for choice in choices)
 
     def _tile(self, problem: Problem, target: Target) -> TileChoice:
         if self._choice is not None:
             return self._choice
         pixels = problem.out_height * problem.out_width
-        return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)
+        pooled = problem.epilogue.pool is not None
+        return choose_tile(pixels, problem.group_out_channels, target, True, pooled)

@@ -1,4 +1,8 @@
-"""Pointwise convolution: 1x1, stride 1, as a matrix product on the NCHW data itself."""
+"""Pointwise convolution: 1x1, stride 1, as a matrix product on the NCHW data itself.
+
+Where outputs are pooled, the pixels of windows are brought together by packing, as implicit GEMM
+does with patches.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from nnpack.problem import Problem
 
 
 class Pointwise:
-    """Packs nothing but the weights; with the tile ``choice``, or the best."""
+    """Packs nothing but the weights unless it pools; with the tile ``choice``, or the best."""
 
     def __init__(self, choice: TileChoice | None = None) -> None:
         self._choice = choice
@@ -38,6 +42,10 @@ class Pointwise:
             return "needs the rows of the output one behind the other"
         return None
 
+    def merges_pool(self, problem: Problem, target: Target) -> bool:
+        """Always: the image is then packed, in pairs of rows."""
+        return True
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product alone."""
         depth = problem.group_in_channels
@@ -45,9 +53,12 @@ class Pointwise:
         return Estimate(seconds, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
-        """One stage over each plane as a single row."""
+        """One stage over each plane as a single row, or in pairs of rows."""
         from nnpack.algorithms.gemm_plan import gemm_plan
 
+        choice = self._tile(problem, target)
+        if problem.epilogue.pool is not None:
+            return gemm_plan(self.name, problem, target, threads, choice, packed=True)
         pixels = problem.height * problem.width
         flat = replace(
             problem,
@@ -56,17 +67,19 @@ class Pointwise:
             x_strides=(*problem.x_strides[:2], pixels),
             y_strides=(*problem.y_strides[:2], pixels, 1),
         )
-        choice = self._tile(problem, target)
         return gemm_plan(self.name, flat, target, threads, choice, packed=False)
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """Other tiles."""
-        pixels = problem.height * problem.width
-        choices = alternative_tiles(pixels, problem.group_out_channels, target, ALTERNATIVES)
+        pixels = problem.out_height * problem.out_width
+        pooled = problem.epilogue.pool is not None
+        channels = problem.group_out_channels
+        choices = alternative_tiles(pixels, channels, target, ALTERNATIVES, pooled)
         return tuple(Pointwise(choice) for choice in choices)
 
     def _tile(self, problem: Problem, target: Target) -> TileChoice:
         if self._choice is not None:
             return self._choice
-        pixels = problem.height * problem.width
-        return choose_tile(pixels, problem.group_out_channels, target, may_turn=True)
+        pixels = problem.out_height * problem.out_width
+        pooled = problem.epilogue.pool is not None
+        return choose_tile(pixels, problem.group_out_channels, target, True, pooled)

@@ -95,10 +95,13 @@ def _tap_spans(problem: Problem, axis: int) -> list[Span]:
 
 
 def _parts(problem: Problem, axis: int) -> list[Span]:
-    """The outputs of an axis, parted where the taps that see the image change."""
-    outputs = (problem.out_height, problem.out_width)[axis]
+    """The outputs of an axis, parted where the taps that see the image change.
+
+    Pairs of outputs that are pooled stay together.
+    """
+    outputs, step = (problem.out_height, problem.out_width)[axis], 2 if problem.epilogue.pool else 1
     places = itertools.chain.from_iterable(_tap_spans(problem, axis))
-    edges = sorted({0, outputs, *(place for place in places if 0 < place < outputs)})
+    edges = sorted({0, outputs, *(p // step * step for p in places if 0 < p < outputs)})
     return list(itertools.pairwise(edges))
 
 
@@ -175,8 +178,8 @@ def _rectangle(
         "out_width": across[1] - across[0],
         "pad_top": problem.padding[0] - down[0] * problem.stride[0],
         "pad_left": problem.padding[2] - across[0] * problem.stride[1],
-        "pixels": pixels,
-        "block_pixels": blocking.pixels,
+        "pixels": pixels // kernel.rows,
+        "block_pixels": blocking.pixels // kernel.rows,
         "panels": panels,
         "chunk_panels": blocking.panels,
         "segment_channels": blocking.channels,
@@ -187,7 +190,7 @@ def _rectangle(
     }
     tasks = images * ceil_div(pixels, blocking.pixels) * ceil_div(panels, blocking.panels)
     _, _, y_h, y_w = problem.y_strides
-    offset = FLOAT_BYTES * (down[0] * y_h + across[0] * y_w)
+    offset = FLOAT_BYTES * (down[0] // kernel.rows * y_h + across[0] // kernel.rows * y_w)
     stage = shifted(Stage(kernel, tasks, arguments), {"y": offset, "residual": offset})
     return stage, patches + sums + widened
 

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Literal
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
-from nnpack.kernels.packing import PATCH_FIELDS, TapRows, emit_pack_patches, emit_tap_rows
+from nnpack.kernels.packing import (
+    PATCH_FIELDS,
+    Strip,
+    TapRows,
+    emit_pack_patches,
+    emit_tap_rows,
+)
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
 from nnpack.kernels.transpose import emit_rows
@@ -62,6 +68,9 @@ class GemmConvolution:
     consecutive; otherwise each row is stored by itself, pixels ``y_w`` apart. ``y_is_cold``: 1 when
     y is expected to be in no cache, 0 otherwise.
     ``stride_w``: the horizontal stride, or None when it is only known at run time.
+    Where the epilogue pools, which is only where patches are packed, pixels p are the columns of
+    pairs of output rows, both even in number, and ``stride_h`` is that of the pairs. A strip, of
+    an even number of vectors or a multiple of four pixels, is half of the upper, half of the lower.
     ``storage``: what the packed weights are. Halves that are broadcast are widened, a panel at a
     time, into the worker's scratch from ``widened`` on.
     """
@@ -81,6 +90,7 @@ class GemmConvolution:
         return {
             **_FIELDS,
             "weight": POINTER_KINDS[self.storage],
+            **Strip(0, self.rows).fields,
             **({"widened": "index"} if self.widens else {}),
             **epilogue_fields(self.epilogue),
             **profile_fields(self.profile),
@@ -92,12 +102,17 @@ class GemmConvolution:
         return self.storage == "float16" and self.lanes == "pixels"
 
     @property
+    def rows(self) -> int:
+        """Rows of outputs in a strip."""
+        return 2 if self.epilogue.pool else 1
+
+    @property
     def moves_back(self) -> bool:
         """Whether the last strip of a block moves back so as to end with it."""
         return not self.packed and self.lanes == "channels"
 
     def strip(self, lanes: int) -> int:
-        """Pixels in a strip."""
+        """Pixels in a strip, of all its rows."""
         return self.tile.mr if self.lanes == "channels" else self.tile.nv * lanes
 
     def panel(self, lanes: int) -> int:
@@ -126,10 +141,15 @@ class GemmEmitter:
     def __init__(self, asm: Assembler, kernel: GemmConvolution) -> None:
         self.asm = asm
         self.kernel = kernel
-        self.strip = kernel.strip(asm.lanes)
+        self.rows = kernel.rows
+        self.strip = Strip(kernel.strip(asm.lanes) // self.rows, self.rows)
         self.panel = kernel.panel(asm.lanes)
+        # From the upper to the lower row of pixels that stand in the lanes.
+        in_lanes = kernel.lanes == "pixels" and self.rows > 1
+        self.lower_row = self.strip.pixels if in_lanes else None
         # Tiles by number of vectors: the last strip or panel may need fewer.
-        self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in range(1, kernel.tile.nv + 1)]
+        step = self.rows if kernel.lanes == "pixels" else 1
+        self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in range(step, kernel.tile.nv + 1, step)]
 
     def emit(self) -> None:
         """Emit the stage."""
@@ -222,9 +242,10 @@ class GemmEmitter:
             channel = panel * self.panel
             channels = asm.minimum(out_channels - channel, self.panel)
             out = block.y + channel * args["y_c"]
-            with asm.loop(count, step=self.strip) as begin:
+            with asm.loop(count, step=self.strip.pixels) as begin:
                 offset, size = self._strip_at(begin, count)
-                strip = patches + (offset * taps.depth if self.kernel.packed else offset)
+                places = offset * (taps.depth * self.rows) if self.kernel.packed else offset
+                strip = patches + places
                 used = weight + taps.start * self.panel
                 number = channel + group * out_channels
                 pixel = start + offset
@@ -237,7 +258,7 @@ class GemmEmitter:
         if self.kernel.packed:
             out_width = args["out_width"]
             last = (start + count - 1) // out_width
-            return emit_tap_rows(self.asm, args, start // out_width, last)
+            return emit_tap_rows(self.asm, args, start // out_width, last, self.strip.reach(args))
         one, none = self.asm.index(1), self.asm.index(0)
         return TapRows(none, one, none, args["channels"])
 
@@ -250,8 +271,9 @@ class GemmEmitter:
         must be stored once (the planner turns no tile higher than the image has pixels).
         """
         if not self.kernel.moves_back:
-            return offset, self.asm.minimum(count - offset, self.strip)
-        return self.asm.minimum(offset, count - self.strip), self.asm.index(self.strip)
+            return offset, self.asm.minimum(count - offset, self.strip.pixels)
+        pixels = self.strip.pixels
+        return self.asm.minimum(offset, count - pixels), self.asm.index(pixels)
 
     def _ahead(self, panel: Value) -> Value:
         """Which line of a strip of the next block is asked for: each panel takes another."""
@@ -263,10 +285,12 @@ class GemmEmitter:
         """Call the narrowest tile that covers the strip (or the panel)."""
         asm = self.asm
         channels, size = words[5], words[7]
-        extent = size if self.kernel.lanes == "pixels" else channels
+        pixels = self.kernel.lanes == "pixels"
+        extent, rows = (size, self.rows) if pixels else (channels, 1)
         for tile in self.tiles:
-            above = asm.compare(">", extent, (tile.nv - 1) * asm.lanes)
-            within = above & asm.compare("<=", extent, tile.nv * asm.lanes)
+            width = tile.nv // rows * asm.lanes
+            above = asm.compare(">", extent, width - asm.lanes)
+            within = above & asm.compare("<=", extent, width)
             with asm.when(within):
                 asm.call(f"tile{tile.nv}", *words)
 
@@ -288,10 +312,12 @@ class GemmEmitter:
         ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, next_, done):
             args = Arguments(asm, block, kernel.fields)
             ahead = None if kernel.packed else Panel(next_, args["x_c"])
-            pixel_step: Index = self.strip if kernel.packed else args["x_c"]
-            patches, weights = Panel(strip, pixel_step), Panel(weight, self.panel)
+            pixel_step: Index = self.strip.width if kernel.packed else args["x_c"]
+            patches = Panel(strip, pixel_step, self.lower_row)
+            weights = Panel(weight, self.panel)
             skipped = done if kernel.moves_back and kernel.epilogue.stores_once else None
-            place = TilePlace(args, y, channel, channels, pixel, pixels, skipped)
+            stored = pixel // self.rows, pixels // self.rows
+            place = TilePlace(args, y, channel, channels, *stored, skipped)
             if kernel.lanes == "channels":
                 acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
                 self.emit_store_channels(tile, acc, place)
@@ -309,7 +335,7 @@ class GemmEmitter:
         """Ask for the lines that the tile will be stored to, while it is computed."""
         for i in range(tile.mr):
             plane = place.y + place.pixel + i * place.args["y_c"]
-            for j in range(tile.nv):
+            for j in range(-(-tile.nv // self.rows**2)):
                 self.asm.prefetch(plane, j * self.asm.lanes, write=True)
 
     def emit_store_pixels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
@@ -321,8 +347,13 @@ class GemmEmitter:
         for i in range(tile.mr):
             with asm.when(asm.compare(">", place.channels, i)):
                 terms = epilogue.of_channel(place.channel + i)
-                for j in range(tile.nv):
-                    value = epilogue.prepare(acc[i, j], terms)
+                vectors = [acc[i, j] for j in range(tile.nv)]
+                if self.rows > 1:
+                    half = tile.nv // 2
+                    values = epilogue.prepare_pixels(vectors[:half], vectors[half:], terms)
+                else:
+                    values = [epilogue.prepare(value, terms) for value in vectors]
+                for j, value in enumerate(values):
                     rows.store(value, place.channel + i, place.y + i * y_c, j * asm.lanes)
 
     def emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
@@ -335,10 +366,11 @@ class GemmEmitter:
         for j in range(tile.nv):
             inside = asm.lanes_below(place.channels - j * lanes)
             terms = epilogue.of_lanes(place.channel + j * lanes, inside)
-            for start in range(0, tile.mr, lanes):
-                rows = range(start, min(start + lanes, tile.mr))
-                columns = [epilogue.prepare(acc[i, j], terms) for i in rows]
-                for row, value in emit_rows(asm, columns):
+            width = tile.mr // self.rows
+            rows = [[acc[n * width + i, j] for i in range(width)] for n in range(self.rows)]
+            columns = epilogue.prepare_rows(rows, terms)
+            for start in range(0, len(columns), lanes):
+                for row, value in emit_rows(asm, columns[start : start + lanes]):
                     k = j * lanes + row
                     with asm.when(asm.compare(">", place.channels, k)):
                         store.store(value, place.channel + k, place.y + k * y_c, start)
@@ -418,18 +450,23 @@ def emit_scatter_functions(asm: Assembler, fields: dict[str, str], kind: Epilogu
     def collect(buffer: Value, lane: Value, place: Value) -> None:
         asm.store(asm.load_float(place), buffer + lane)
 
-    _emit_pixel_loop(asm, fields, "scatter", scatter)
+    _emit_pixel_loop(asm, fields, kind, "scatter", scatter)
     if kind.residual:
-        _emit_pixel_loop(asm, fields, "collect", collect)
+        _emit_pixel_loop(asm, fields, kind, "collect", collect)
 
 
 def _emit_pixel_loop(
-    asm: Assembler, fields: dict[str, str], name: str, move: Callable[[Value, Value, Value], None]
+    asm: Assembler,
+    fields: dict[str, str],
+    kind: EpilogueKind,
+    name: str,
+    move: Callable[[Value, Value, Value], None],
 ) -> None:
     with asm.function(
         name, block="pointer", buffer="pointer", plane="pointer", pixel="index", count="index"
     ) as (block, buffer, plane, pixel, count):
         out_width, y_h, y_w = Arguments(asm, block, fields).load("out_width", "y_h", "y_w")
+        out_width = out_width // (2 if kind.pool else 1)
         state = {"row": plane + pixel // out_width * y_h, "column": pixel % out_width}
         with asm.loop(count, carry=state) as lane:
             move(buffer, lane, state["row"] + state["column"] * y_w)

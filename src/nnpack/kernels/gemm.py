@@ -46,18 +46,19 @@ class GemmTile:
 
 @dataclass(frozen=True)
 class Panel:
-    """An operand whose step k stands at ``pointer + k * step``."""
+    """An operand whose step k stands at ``pointer + k * step``.
+
+    With ``second_row`` it is half as many vectors there, and as many that far behind.
+    """
 
     pointer: Value
     step: Index
+    second_row: Index | None = None
 
 
 @dataclass(frozen=True)
 class Indirect:
-    """A vector operand whose step k stands at ``pointer + table[k]``.
-
-    With ``second_row`` it is half as many vectors there, and as many that far behind.
-    """
+    """A vector operand whose step k stands at ``pointer + table[k]``; `Panel` says the rest."""
 
     pointer: Value
     table: Value
@@ -97,8 +98,7 @@ def emit_product(
         else:
             b_k = b.pointer + asm.load_index(b.table, k)
         a_k = state["a"]
-        behind = b.second_row if isinstance(b, Indirect) else None
-        emit_rank_one(asm, tile, state, a_k, 1, b_k, masks, second_row=behind)
+        emit_rank_one(asm, tile, state, a_k, 1, b_k, masks, second_row=b.second_row)
         state["a"] = a_k + a.step
     return _accumulators(tile, state)
 
@@ -112,7 +112,7 @@ def emit_rank_one(
     b: Value,
     masks: tuple[Mask, ...] | None = None,
     first: int = 0,
-    second_row: Value | None = None,
+    second_row: Index | None = None,
 ) -> None:
     """One step: ``acc[first + i, j] += a[i * row_step] * b[j]``.
 

@@ -6,6 +6,9 @@ the columns it needs into strips ``[depth][width]``, and a microkernel reads a s
 Consecutive pixels of one output row are consecutive (or evenly spaced) in the input row, so a
 strip is copied in *runs*, vectors at a time, with zeros where a tap falls into the padding. Rows
 of taps that fall into it for all pixels of a task (strong dilation) are left out of the product.
+
+Where outputs are pooled, p counts the columns of *pairs* of output rows, and a strip holds those of
+the upper row and, behind them, those of the lower: both halves of every window are in one strip.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from nnpack.frozen import dataclass
+from nnpack.frozen import dataclass, replace
 from nnpack.kernels.stage import Arguments
 
 if TYPE_CHECKING:
@@ -45,6 +48,31 @@ PATCH_FIELDS = dict.fromkeys(
 
 
 @dataclass(frozen=True)
+class Strip:
+    """Strips ``[depth][width]`` of patches: ``pixels`` of each of ``rows`` rows of outputs.
+
+    Two rows are an upper and a lower one, which sees the image ``lower`` rows further down.
+    """
+
+    pixels: int
+    rows: int = 1
+
+    @property
+    def width(self) -> int:
+        """Floats of a step of the depth."""
+        return self.pixels * self.rows
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """Argument words beside `PATCH_FIELDS`."""
+        return {"lower": "index"} if self.rows > 1 else {}
+
+    def reach(self, args: Arguments) -> Index:
+        """From the image's row of the first output row to that of the last."""
+        return args["lower"] if self.rows > 1 else 0
+
+
+@dataclass(frozen=True)
 class Run:
     """``length`` consecutive pixels of one output row, seen through one tap.
 
@@ -67,14 +95,17 @@ class TapRows:
     depth: Value
 
 
-def emit_tap_rows(asm: Assembler, args: Arguments, first: Value, last: Value) -> TapRows:
+def emit_tap_rows(
+    asm: Assembler, args: Arguments, first: Value, last: Value, reach: Index = 0
+) -> TapRows:
     """The rows of taps through which output rows ``first .. last``, both included, see the image.
 
-    Tap r of output row i reads row ``i * sh + r * dh - top``. At least one row is kept.
+    Tap r of output row i reads row ``i * sh + r * dh - top``, and all as far as ``reach`` below it.
+    At least one row is kept.
     """
     top, stride = args.load("pad_top", "stride_h")
     taps, dilation, height = args.load("kernel_h", "dilation_h", "height")
-    lowest, highest = first * stride - top, last * stride - top
+    lowest, highest = first * stride - top, last * stride - top + reach
     begin, end = _emit_meeting(asm, taps, dilation, height, lowest, highest)
     row = args["kernel_w"] * args["channels"]
     return TapRows(begin, end, begin * row, (end - begin) * row)
@@ -103,32 +134,33 @@ def _emit_meeting(
 def emit_pack_patches(
     asm: Assembler,
     args: Arguments,
-    width: int,
+    strip: Strip,
     stride_w: int | None,
     x: Value,
     panel: Value,
     first: Value,
     count: Value,
 ) -> None:
-    """Pack pixels ``first .. first + count`` of the image at ``x`` into strips of ``width``.
+    """Pack pixels ``first .. first + count`` of the image at ``x``, of each row of ``strip``.
 
     ``stride_w`` is the horizontal stride when known at compile time. Columns of the last strip
     beyond ``count`` are left as they are.
     """
     channels, kernel_w, out_width = args.load("channels", "kernel_w", "out_width")
-    taps = emit_tap_rows(asm, args, first // out_width, (first + count - 1) // out_width)
-    with _runs(asm, args, width, panel, first, count, taps.depth) as place:
+    first_row, last_row = first // out_width, (first + count - 1) // out_width
+    taps = emit_tap_rows(asm, args, first_row, last_row, strip.reach(args))
+    with _runs(asm, args, strip, panel, first, count, taps.depth) as place:
         with asm.loop(taps.last, start=taps.first) as r:
             with asm.loop(kernel_w) as s:
-                target = place.target + ((r - taps.first) * kernel_w + s) * channels * width
+                target = place.target + ((r - taps.first) * kernel_w + s) * channels * strip.width
                 run = _emit_run(asm, args, stride_w, x, place, r, s)
-                _emit_copy_run(asm, args, width, stride_w, run, target, channels)
+                _emit_copy_run(asm, args, strip.width, stride_w, run, target, channels)
 
 
 def emit_pack_tap(
     asm: Assembler,
     args: Arguments,
-    width: int,
+    strip: Strip,
     stride_w: int | None,
     x: Value,
     panel: Value,
@@ -139,41 +171,50 @@ def emit_pack_tap(
     channels: Value,
 ) -> None:
     """Pack what `emit_pack_patches` does for one tap (r, s) and ``channels`` channels from x on."""
-    with _runs(asm, args, width, panel, first, count, channels) as place:
+    with _runs(asm, args, strip, panel, first, count, channels) as place:
         run = _emit_run(asm, args, stride_w, x, place, r, s)
-        _emit_copy_run(asm, args, width, stride_w, run, place.target, channels)
+        _emit_copy_run(asm, args, strip.width, stride_w, run, place.target, channels)
 
 
 @dataclass(frozen=True)
 class _Place:
-    """``length`` pixels of an output row, from ``column`` on, and where they stand in a strip."""
+    """``length`` pixels of an output row, from ``column`` on, and where they stand in a strip.
+
+    They see the image ``down`` rows below where row number ``row`` does.
+    """
 
     row: Value
     column: Value
     length: Value
     target: Value
+    down: Index = 0
 
 
 @contextmanager
 def _runs(
     asm: Assembler,
     args: Arguments,
-    width: int,
+    strip: Strip,
     panel: Value,
     first: Value,
     count: Value,
     depth: Value,
 ) -> Iterator[_Place]:
-    """Loop over what of each output row stands in each strip ``[depth][width]``."""
+    """Loop over what of each output row stands in each strip."""
     out_width = args["out_width"]
-    with asm.loop(count, step=width) as start:
+    with asm.loop(count, step=strip.pixels) as start:
         begin = first + start
-        end = asm.minimum(begin + width, first + count)
+        end = asm.minimum(begin + strip.pixels, first + count)
         with asm.loop((end - 1) // out_width + 1, start=begin // out_width) as row:
             left = asm.maximum(begin, row * out_width)
             right = asm.minimum(end, (row + 1) * out_width)
-            target = panel + start * depth + (left - begin)
-            yield _Place(row, left - row * out_width, right - left, target)
+            target = panel + start * (depth * strip.rows) + (left - begin)
+            place = _Place(row, left - row * out_width, right - left, target)
+            if strip.rows == 1:
+                yield place
+            else:
+                with asm.loop(strip.rows) as n:
+                    yield replace(place, target=target + n * strip.pixels, down=n * args["lower"])
 
 
 def _emit_run(
@@ -187,7 +228,7 @@ def _emit_run(
 ) -> Run:
     """A run of pixels seen through tap (r, s)."""
     stride: Index = args["stride_w"] if stride_w is None else stride_w
-    in_row = place.row * args["stride_h"] + r * args["dilation_h"] - args["pad_top"]
+    in_row = place.row * args["stride_h"] + place.down + r * args["dilation_h"] - args["pad_top"]
     inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, args["height"])
     in_width = asm.select(inside, args["width"], 0)
     in_column = place.column * stride + s * args["dilation_w"] - args["pad_left"]

@@ -72,8 +72,8 @@ class _Emitter(GemmEmitter):
         asm, timer = self.asm, PhaseTimer(args, self.kernel.profile)
         place = self.place_of(args, block)
         out_width, kernel_w, channels = args.load("out_width", "kernel_w", "channels")
-        last_row = (place.start + place.count - 1) // out_width
-        rows = emit_tap_rows(asm, args, place.start // out_width, last_row)
+        last_row, reach = (place.start + place.count - 1) // out_width, self.strip.reach(args)
+        rows = emit_tap_rows(asm, args, place.start // out_width, last_row, reach)
         left, right = emit_tap_columns(asm, args)
         with asm.loop(rows.last, start=rows.first) as r, asm.loop(right, start=left) as s:
             with asm.loop(channels, step=args["segment_channels"]) as c:
@@ -118,13 +118,13 @@ class _Emitter(GemmEmitter):
             channel = panel * self.panel
             channels = asm.minimum(out_channels - channel, self.panel)
             out, number = block.y + channel * args["y_c"], channel + block.group * out_channels
-            with asm.loop(block.count, step=self.strip, carry=state) as begin:
-                size = asm.minimum(block.count - begin, self.strip)
-                strip = scratch + begin * segment.depth
+            with asm.loop(block.count, step=self.strip.pixels, carry=state) as begin:
+                size = asm.minimum(block.count - begin, self.strip.pixels)
+                strip = scratch + begin * (segment.depth * self.rows)
                 place = (out, number, channels, block.start + begin, size)
                 words = (args.block, weight, strip, *place, segment.depth)
                 self.call_tile((*words, state["sums"], begins, ends))
-                state["sums"] = state["sums"] + self.strip * self.panel
+                state["sums"] = state["sums"] + self.strip.width * self.panel
 
     def _emit_tile_function(self, tile: GemmTile) -> None:
         asm, kernel = self.asm, self.kernel
@@ -143,7 +143,8 @@ class _Emitter(GemmEmitter):
             begins="index",
             ends="index",
         ) as (block, weight, strip, y, channel, channels, pixel, count, depth, sums, begins, ends):
-            patches, weights = Panel(strip, self.strip), Panel(weight, self.panel)
+            patches = Panel(strip, self.strip.width, self.lower_row)
+            weights = Panel(weight, self.panel)
             pixels = kernel.lanes == "pixels"
             a, b = (weights, patches) if pixels else (patches, weights)
             acc = emit_product(asm, tile, depth, a, b)
@@ -153,7 +154,8 @@ class _Emitter(GemmEmitter):
                     asm.store(value, sums, (i * tile.nv + j) * asm.lanes)
             with asm.when(ends.equals(1)):
                 args = Arguments(asm, block, kernel.fields)
-                where = TilePlace(args, y, channel, channels, pixel, count, None)
+                stored = pixel // self.rows, count // self.rows
+                where = TilePlace(args, y, channel, channels, *stored, None)
                 store = self.emit_store_pixels if pixels else self.emit_store_channels
                 store(tile, acc, where)
 

@@ -226,7 +226,7 @@ class _Emitter:
 
     def _row_step(self, args: Arguments) -> Value:
         """Pixels from one output row to the next: counted, if they are scattered when stored."""
-        return args["out_width"] if self.kernel.scattered else args["y_h"]
+        return args["out_width"] // self.step if self.kernel.scattered else args["y_h"]
 
     def _emit_run(
         self, args: Arguments, product: _Product, rows: Value, all_: _Strip, run: Value
