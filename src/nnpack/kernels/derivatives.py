@@ -39,7 +39,7 @@ class ActivationGradient:
         derivative = DERIVATIVES[self.activation]
         names = ACTIVATIONS[self.activation].parameters
         with emit_stage(asm, self.fields) as (args, first, last, _):
-            numbers = [asm.splat(args[name]) for name in names]
+            numbers, zero = [asm.splat(args[name]) for name in names], asm.zeros()
             begin = first * args["block"]
             count = asm.minimum(last * args["block"], args["count"]) - begin
             x, grad, y = (args[name] + begin for name in ("x", "grad", "y"))
@@ -47,7 +47,8 @@ class ActivationGradient:
             def write(offset: Value, mask: Mask, _: int) -> None:
                 slope = derivative(asm, asm.load(x, offset, mask=mask), *numbers)
                 value = asm.load(grad, offset, mask=mask) * slope
-                asm.store(value, y, offset, mask=mask)
+                # An infinite gradient must not turn a constant side into NaN.
+                asm.store(asm.select(slope.equals(0.0), zero, value), y, offset, mask=mask)
 
             emit_vectors(asm, count, write, unroll=2)
 

@@ -9,6 +9,16 @@ except ImportError as error:
         'nnpack.torch needs PyTorch: pip install "nnpack-jit[torch]"', name="torch"
     ) from error
 
+from nnpack.integrations.torch.activation_modules import (
+    ELU,
+    GELU,
+    Hardswish,
+    Hardtanh,
+    LeakyReLU,
+    ReLU,
+    ReLU6,
+    SiLU,
+)
 from nnpack.integrations.torch.conversion import convert
 from nnpack.integrations.torch.convolution import conv2d, conv_transpose2d
 from nnpack.integrations.torch.linear import linear
@@ -23,11 +33,19 @@ from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.pooling import max_pool2d
 
 __all__ = [
+    "ELU",
+    "GELU",
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
+    "Hardswish",
+    "Hardtanh",
+    "LeakyReLU",
     "Linear",
     "MaxPool2d",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
     "batch_norm",
     "conv2d",
     "conv_transpose2d",

@@ -8,37 +8,39 @@ from typing import TypeVar
 
 import torch
 
-from nnpack.errors import ProblemError
-from nnpack.integrations.torch import modules
+from nnpack.errors import DtypeError, ProblemError
+from nnpack.integrations.torch import activation_modules, modules
 from nnpack.problem import Accuracy
 
 __all__ = ["convert"]
 
 _Module = TypeVar("_Module", bound=torch.nn.Module)
 
-_REPLACEMENTS = {
-    torch.nn.BatchNorm2d: modules.BatchNorm2d,
-    torch.nn.Conv2d: modules.Conv2d,
-    torch.nn.ConvTranspose2d: modules.ConvTranspose2d,
-    torch.nn.Linear: modules.Linear,
-    torch.nn.MaxPool2d: modules.MaxPool2d,
+_REPLACEMENTS: dict[type, type] = {
+    getattr(torch.nn, name): getattr(ours, name)
+    for ours in (modules, activation_modules)
+    for name in ours.__all__
+    if name != "CONVOLUTIONS"
 }
 
 
 def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fast") -> _Module:
     """``module`` with its layers computed by the library, for training and for inference.
 
-    Layers that are exactly `torch.nn.Conv2d`, `ConvTranspose2d`, `Linear`, `MaxPool2d` or
-    `BatchNorm2d` become instances of subclasses of theirs (`nnpack.torch.Conv2d`, ...). Parameters,
-    buffers, their gradients, hooks, modes and state dicts stay what they are. Subclasses of others
-    (lazy or parametrised layers among them) are left alone. Layers that are converted already only
-    take the ``accuracy``.
+    Layers that are exactly `torch.nn.Conv2d`, `ConvTranspose2d`, `Linear`, `MaxPool2d`,
+    `BatchNorm2d` or an activation become instances of subclasses of theirs (`nnpack.torch.Conv2d`,
+    ...). Parameters, buffers, their gradients, hooks, modes and state dicts stay what they are.
+    Subclasses of others (lazy or parametrised layers among them) are left alone. Layers that are
+    converted already only take the ``accuracy``.
 
     With ``inplace`` the layers change where they stand; otherwise the modules are copied, and
     the copy shares all parameters and buffers with ``module``.
 
-    Raises ProblemError when ``accuracy`` is neither "fast" nor "exact".
+    Raises DtypeError when ``module`` is none, ProblemError when ``accuracy`` is neither "fast" nor
+    "exact".
     """
+    if not isinstance(module, torch.nn.Module):
+        raise DtypeError(f"convert takes a torch.nn.Module, not {type(module).__name__}")
     if accuracy not in ("fast", "exact"):
         raise ProblemError(f"accuracy={accuracy!r} must be 'fast' or 'exact'")
     if not inplace:

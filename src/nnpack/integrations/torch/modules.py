@@ -17,19 +17,13 @@ from nnpack.integrations.torch.convolution import (
 )
 from nnpack.integrations.torch.linear import are_rows, linear
 from nnpack.integrations.torch.linear import are_weights as are_matrix
+from nnpack.integrations.torch.named import Named
 from nnpack.integrations.torch.normalization import Vectors, batch_norm, can_train, train
 from nnpack.integrations.torch.packed import Packing
 from nnpack.integrations.torch.pooling import max_pool2d
 from nnpack.problem import Accuracy
 
 __all__ = ["CONVOLUTIONS", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Linear", "MaxPool2d"]
-
-
-class _Named(torch.nn.Module):
-    """A module whose representation tells what computes it."""
-
-    def _get_name(self) -> str:
-        return f"nnpack.{type(self).__name__}"
 
 
 def _held(module: torch.nn.Module, name: str) -> Any:
@@ -41,7 +35,7 @@ def _held(module: torch.nn.Module, name: str) -> Any:
     return getattr(module, name)  # computed from parameters, by weight_norm or pruning
 
 
-class Conv2d(_Named, Packing, torch.nn.Conv2d):
+class Conv2d(Named, Packing, torch.nn.Conv2d):
     """`torch.nn.Conv2d`, computed by the library where it can: see `nnpack.torch.conv2d`."""
 
     accuracy: Accuracy = "fast"
@@ -76,7 +70,7 @@ class Conv2d(_Named, Packing, torch.nn.Conv2d):
         )
 
 
-class ConvTranspose2d(_Named, Packing, torch.nn.ConvTranspose2d):
+class ConvTranspose2d(Named, Packing, torch.nn.ConvTranspose2d):
     """`torch.nn.ConvTranspose2d`, computed by the library where it can: see `Conv2d`."""
 
     accuracy: Accuracy = "fast"
@@ -110,7 +104,7 @@ class ConvTranspose2d(_Named, Packing, torch.nn.ConvTranspose2d):
         )
 
 
-class Linear(_Named, Packing, torch.nn.Linear):
+class Linear(Named, Packing, torch.nn.Linear):
     """`torch.nn.Linear`, computed by the library where it can."""
 
     def forward(self, rows: Tensor) -> Tensor:
@@ -128,7 +122,7 @@ class Linear(_Named, Packing, torch.nn.Linear):
         return nnpack.Linear(weight, bias, threads=threads)
 
 
-class MaxPool2d(_Named, torch.nn.MaxPool2d):
+class MaxPool2d(Named, torch.nn.MaxPool2d):
     """`torch.nn.MaxPool2d`, computed by the library where it can."""
 
     def forward(self, images: Tensor) -> Any:
@@ -137,7 +131,7 @@ class MaxPool2d(_Named, torch.nn.MaxPool2d):
         return max_pool2d(images, self.kernel_size, self.stride, *words)
 
 
-class BatchNorm2d(_Named, torch.nn.BatchNorm2d):
+class BatchNorm2d(Named, torch.nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d`, computed by the library where it can."""
 
     _vectors: Vectors | None = None

@@ -7,6 +7,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
 from torch import Tensor
@@ -52,10 +53,8 @@ def batch_norm(
         return _inference.run((input, weight, bias, running_mean, running_var), (eps,))
     if not (torch.compiler.is_compiling() or any(map(_is_fixed, vectors[:2]))):
         return train(input, Vectors((weight, bias, running_mean, running_var)), momentum, eps)
-    y, mean, inverse_std = _training.registered(input, weight, bias, eps)
+    y, mean, _, variance = _training.registered(input, weight, bias, eps)
     if running_mean is not None and running_var is not None:
-        count = input.numel() // input.shape[1]
-        variance = inverse_std.pow(-2).sub_(eps).clamp_(min=0).mul_(count / (count - 1))
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance, momentum)
     return y
@@ -167,27 +166,33 @@ _train_recorded = quick_apply(_Training)
 
 def _compute_training(
     images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The images normalised, and what `_gradient` reads: their mean and inverse deviation."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The images normalised, their mean and inverse deviation, and their unbiased variance.
+
+    `_gradient` reads the second and the third. The last is a running variance of no memory: told
+    from the inverse deviation, a variance that is small beside ``eps`` would lose its digits.
+    """
     if _are_images(images):
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
             arrays = as_array(images), as_optional_array(weight), as_optional_array(bias)
+            running = np.zeros((2, images.shape[1]), np.float32)
             words: Any = {
                 "eps": eps,
                 "training": True,
+                "momentum": 1.0,
                 "threads": take_threads(WORK_PER_FLOAT * images.numel()),
             }
-            y, mean, inverse_std = nnpack.batch_norm(*arrays, **words)
-            return as_tensor(y), as_tensor(mean), as_tensor(inverse_std)
+            y, mean, inverse_std = nnpack.batch_norm(*arrays, *running, **words)
+            return as_tensor(y), as_tensor(mean), as_tensor(inverse_std), as_tensor(running[1])
     return _training_by_pytorch(images, weight, bias, eps)
 
 
 def _training_by_pytorch(
     images: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    words = None, None, True, 0.0, eps
-    y, mean, inverse_std = torch.native_batch_norm(images, weight, bias, *words)
-    return y.contiguous(), mean, inverse_std
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    running = [images.new_zeros(images.shape[1]) for _ in range(2)]
+    y, mean, inverse_std = torch.native_batch_norm(images, weight, bias, *running, True, 1.0, eps)
+    return y.contiguous(), mean, inverse_std, running[1]
 
 
 def _compute_inference(
@@ -291,7 +296,7 @@ def _save_training(
     output: tuple[Tensor, ...],
 ) -> None:
     ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(*tensors[:2], *output[1:])
+    ctx.save_for_backward(*tensors[:2], *output[1:3])
 
 
 def _backward_training(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
@@ -320,7 +325,7 @@ _gradient = Operator(
 )
 _training = Operator(
     "batch_norm_training(Tensor input, Tensor? weight, Tensor? bias, float eps) "
-    "-> (Tensor, Tensor, Tensor)",
+    "-> (Tensor, Tensor, Tensor, Tensor)",
     _compute_training,
     _training_by_pytorch,
     Derivative(_save_training, _backward_training),
