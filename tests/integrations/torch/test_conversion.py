@@ -187,6 +187,12 @@ def test_an_accuracy_is_taken_and_may_be_changed() -> None:
         convert(module, accuracy="perfect")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("other", [3, None, nn.Conv2d, "model", torch.ones(2)], ids=repr)
+def test_what_is_no_module_is_refused(other: Any) -> None:
+    with pytest.raises(nnpack.DtypeError, match="Module"):
+        convert(other)
+
+
 class TestPacking:
     """In eval mode and without gradients, weights are packed once for each version."""
 

@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -133,6 +134,29 @@ def test_compiled_layers_give_the_same(training: bool) -> None:
     assert_same_gradients(compiled, layers[1], x)
     for got, want in zip(layers[0].buffers(), layers[1].buffers(), strict=True):
         assert_close(got.float(), want.float())
+
+
+def test_compiled_layers_keep_the_digits_of_a_small_variance() -> None:
+    x = randn(4, CHANNELS, 6, 6, grad=False) * 1e-4  # a variance of a thousandth of eps
+    plain, converted = nn.BatchNorm2d(CHANNELS), nnpack.torch.convert(nn.BatchNorm2d(CHANNELS))
+    for layer in (plain, converted):
+        layer.running_var.zero_()
+    torch.compile(converted, backend="aot_eager", fullgraph=True)(x)
+    plain(x)
+    assert_close(converted.running_var * 1e9, plain.running_var * 1e9)
+
+
+@pytest.mark.parametrize("number", [np.float64, np.float32])
+def test_every_number_is_an_eps(number: Any) -> None:
+    words = {"eps": number(1e-3), "momentum": number(0.25)}
+    plain = nn.BatchNorm2d(CHANNELS, **words)
+    layers = [nnpack.torch.convert(nn.BatchNorm2d(CHANNELS, **words)) for _ in range(2)]
+    compiled = torch.compile(layers[1], backend="aot_eager", fullgraph=True)
+    x = randn(4, CHANNELS, 6, 6, grad=False)
+    for training in (True, False):
+        want = plain.train(training)(x)
+        for layer in (layers[0], compiled):
+            assert_close(layer.train(training)(x), want, 1e-4)
 
 
 def _replace_data(layer: Any) -> None:

@@ -40,7 +40,7 @@ def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fas
     "exact".
     """
     if not isinstance(module, torch.nn.Module):
-        raise DtypeError(f"convert takes a torch.nn.Module, not {type(module).__name__}")
+        raise DtypeError(f"convert takes a torch.nn.Module, an instance, not {module!r:.80}")
     if accuracy not in ("fast", "exact"):
         raise ProblemError(f"accuracy={accuracy!r} must be 'fast' or 'exact'")
     if not inplace:
@@ -51,7 +51,16 @@ def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fas
             layer.__class__ = replacement
         if isinstance(layer, modules.CONVOLUTIONS):
             layer.accuracy = accuracy
+        if isinstance(layer, modules.BatchNorm2d):
+            _take_plain_numbers(layer)
     return module
+
+
+def _take_plain_numbers(layer: torch.nn.BatchNorm2d) -> None:
+    """Python's floats in place of NumPy's, which `torch.compile` takes for tensors."""
+    layer.eps = float(layer.eps)
+    if layer.momentum is not None:
+        layer.momentum = float(layer.momentum)
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[torch.Tensor]:
