@@ -15,31 +15,30 @@ from nnpack.plan import Argument, Plan, Slot, Stage
 
 # All taps are unrolled: beyond this, code outgrows the instruction cache.
 MAX_TAPS = 128
-# Bytes of the copied rows of a band, which are read again by every pass over them.
-BAND_BYTES = 24 << 10
+# Bands are a share of the second-level cache: the next one is asked for while one is summed.
+BAND_SHARE = 8
+# Bytes of x and of gradients that a task reads in one piece: planes next to each other.
+PIECE_BYTES = 512 << 10
+# Bytes of the totals of a task, which stay in the first-level cache.
+TOTALS_BYTES = 16 << 10
+# Bytes of planes that a function sums: all its passes find them in the first-level cache.
+CALL_BYTES = 16 << 10
+# How far on the least planes are asked for.
+AHEAD_BYTES = 4 << 10
+TASKS_PER_THREAD = 4
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """The phases of the copied rows, and bands: the last has the rows that are left over."""
+    """Bands of rows, the last with those that are left over; columns whose taps are all inside."""
 
     vertical: Axis
-    horizontal: Axis
-    columns: int
     bands: int
     band_rows: int
     spacing: int
     lanes: int
-
-    @property
-    def pitch(self) -> int:
-        """Floats from one copied row to the next."""
-        return self.columns + self.horizontal.halo
-
-    def plane(self, out_height: int) -> int:
-        """Floats of one phase of the greatest band."""
-        rows = out_height - (self.bands - 1) * self.band_rows
-        return (rows + self.vertical.halo) * self.pitch
+    inner_first: int
+    inner_last: int
 
 
 class WeightGradientDepthwise:
@@ -60,68 +59,65 @@ class WeightGradientDepthwise:
         return None
 
     def estimate(self, problem: WeightGradientProblem, target: Target) -> Estimate:
-        """Copies of rows, and multiply-adds with a load for every row and tap column."""
+        """Loads and multiply-adds of every row and tap column, or the traffic."""
         forward, layout = problem.forward, _layout(problem, target)
         kh, kw = forward.kernel
-        vectors = layout.columns // layout.lanes
+        vectors = ceil_div(forward.out_width, layout.lanes)
         planes = forward.batch * forward.out_channels
-        rows = forward.out_height * vectors
-        sums = rows * (1.2 * kh * kw + kw + 1)
-        copies = (
-            (forward.out_height + layout.bands * layout.vertical.halo)
-            * layout.vertical.phases
-            * layout.horizontal.phases
-            * (vectors + 1)
-            * (2.0 + 2.0 * forward.stride[1])
-        )
-        calls = layout.bands * (150.0 + 4.0 * kh * kw)
-        cycles = planes * (sums + copies + calls)
+        loads = kw * min(forward.stride[1], MAX_SHUFFLED_STRIDE) + 1
+        phases = layout.vertical.phases
+        rows = forward.out_height * vectors * (1.1 * kh * kw + phases * loads)
+        walks = layout.bands * phases * (60.0 + vectors * 20.0) + 2.0 * kh * kw
+        cycles = planes * (rows + walks)
         nbytes = FLOAT_BYTES * planes * (forward.height * forward.width + problem.pixels)
         memory = nbytes / target.rates.memory_bandwidth if nbytes > target.caches.l3 // 2 else 0.0
         return Estimate(max(cycles / target.clock, memory), direct_error(problem.depth))
 
     def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
-        """One stage; a task is an output channel."""
+        """One stage; a task is some output channels."""
         from nnpack.kernels.depthwise_gradient import DepthwiseWeightGradient
 
         forward, layout = problem.forward, _layout(problem, target)
         stride = forward.stride[1] if forward.stride[1] <= MAX_SHUFFLED_STRIDE else None
-        phases = layout.vertical.phases, layout.horizontal.phases
         kernel = DepthwiseWeightGradient(
-            forward.kernel, phases, stride, layout.lanes, target.registers, problem.accumulate
+            forward.kernel,
+            layout.vertical.phases,
+            stride,
+            forward.dilation[1] == 1,
+            layout.lanes,
+            target.registers,
+            problem.accumulate,
         )
-        plane = layout.plane(forward.out_height)
-        taps = forward.kernel[0] * forward.kernel[1]
-        floats = taps * layout.lanes + phases[0] * phases[1] * plane + 2 * layout.lanes
-        scratch = round_up(floats, 64)
+        totals = kernel.taps * layout.lanes
+        channels = _task_channels(problem, totals, threads)
+        scratch = round_up(channels * totals, 64)
         words: dict[str, Argument] = {
             **gradient_arguments(problem),
             "y": Slot("y"),
             "scratch": Slot("workspace"),
             "scratch_stride": scratch,
             "batch": forward.batch,
-            "channels": 1,
+            "out_channels": forward.out_channels,
+            "task_channels": channels,
+            "call_channels": _call_channels(problem, layout),
             "multiplier": forward.group_out_channels,
-            "phases_h": phases[0],
-            "phases_w": phases[1],
-            "modulus_h": layout.vertical.modulus,
-            "modulus_w": layout.horizontal.modulus,
-            "halo_h": layout.vertical.halo,
-            "halo_w": layout.horizontal.halo,
-            "pitch": layout.pitch,
-            "plane": plane,
-            "columns": layout.columns,
             "bands": layout.bands,
             "band_rows": layout.band_rows,
             "spacing": layout.spacing,
+            "inner_first": layout.inner_first,
+            "inner_last": layout.inner_last,
+            **_ahead(problem, layout),
         }
         return Plan(
             algorithm=self.name,
-            stages=(Stage(kernel, forward.out_channels, words),),
+            stages=(Stage(kernel, ceil_div(forward.out_channels, channels), words),),
             weight_format=NO_WEIGHTS,
             workspace_bytes=FLOAT_BYTES * scratch * threads,
             threads=threads,
-            detail=f"{layout.lanes} pixels in the lanes, {layout.band_rows} rows a band",
+            detail=(
+                f"{layout.lanes} pixels in the lanes, {layout.band_rows} rows a band, "
+                f"{channels} channels a task"
+            ),
         )
 
 
@@ -140,15 +136,62 @@ def _tap_rows(problem: WeightGradientProblem) -> int:
 
 def _layout(problem: WeightGradientProblem, target: Target) -> _Layout:
     forward = problem.forward
-    (kh, kw), (sh, sw), (dh, dw) = forward.kernel, forward.stride, forward.dilation
-    vertical, horizontal = shared_phases(kh, sh, dh), shared_phases(kw, sw, dw)
+    vertical = shared_phases(forward.kernel[0], forward.stride[0], forward.dilation[0])
     lanes = min(target.lanes, 8) if forward.out_width <= 8 else target.lanes
-    columns = round_up(forward.out_width, lanes)
+    row_bytes = FLOAT_BYTES * (forward.stride[0] * forward.width + forward.out_width)
+    fitting = max(1, target.caches.l2 // BAND_SHARE // row_bytes)
     spacing = _spacing(problem)
-    row_bytes = FLOAT_BYTES * (columns + horizontal.halo) * vertical.phases * horizontal.phases
-    fitting = max(1, BAND_BYTES // row_bytes - vertical.halo)
     least = max(1, spacing * _tap_rows(problem))
     bands = max(1, min(ceil_div(forward.out_height, fitting), forward.out_height // least))
-    return _Layout(
-        vertical, horizontal, columns, bands, forward.out_height // bands, spacing, lanes
-    )
+    inner = _inner_columns(problem, lanes)
+    return _Layout(vertical, bands, forward.out_height // bands, spacing, lanes, *inner)
+
+
+def _inner_columns(problem: WeightGradientProblem, lanes: int) -> tuple[int, int]:
+    """The output columns, whole vectors, all of whose taps are inside the image."""
+    forward = problem.forward
+    left, stride = forward.padding[2], forward.stride[1]
+    reach = (forward.kernel[1] - 1) * forward.dilation[1]
+    first = round_up(ceil_div(max(left, 0), stride), lanes)
+    # A column c is inside when c * stride - left + reach <= width - 1.
+    inside = min(forward.out_width, (forward.width - 1 + left - reach) // stride + 1)
+    last = max(inside, 0) // lanes * lanes
+    return (first, last) if first < last else (0, 0)
+
+
+def _ahead(problem: WeightGradientProblem, layout: _Layout) -> dict[str, Argument]:
+    """How far on the next band is read: of this plane, or of the next."""
+    forward = problem.forward
+    if layout.bands == 1:
+        planes = ceil_div(AHEAD_BYTES, _plane_bytes(problem))
+        strides = problem.x_strides[1], problem.grad_strides[1]
+        return {"x_ahead": planes * strides[0], "grad_ahead": planes * strides[1]}
+    rows = layout.band_rows
+    return {
+        "x_ahead": rows * forward.stride[0] * problem.x_strides[2],
+        "grad_ahead": rows * forward.out_width,
+    }
+
+
+def _plane_bytes(problem: WeightGradientProblem) -> int:
+    """Bytes of a plane of x and of one of gradients."""
+    forward = problem.forward
+    return FLOAT_BYTES * (forward.height * forward.width + problem.pixels)
+
+
+def _call_channels(problem: WeightGradientProblem, layout: _Layout) -> int:
+    """Planes that a function is called for; one where they are not next to each other."""
+    if layout.bands > 1 or problem.forward.group_out_channels > 1:
+        return 1
+    return max(1, CALL_BYTES // _plane_bytes(problem))
+
+
+def _task_channels(problem: WeightGradientProblem, totals: int, threads: int) -> int:
+    """Output channels a task, with ``totals`` floats each: enough for long pieces.
+
+    Yet tasks enough for all threads.
+    """
+    out_channels = problem.forward.out_channels
+    wanted = ceil_div(PIECE_BYTES, _plane_bytes(problem))
+    fair = out_channels // (TASKS_PER_THREAD * threads) if threads > 1 else wanted
+    return max(1, min(wanted, TOTALS_BYTES // (FLOAT_BYTES * totals), fair, out_channels))
