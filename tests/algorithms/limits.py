@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, direct_error
+from nnpack.algorithms.polyphase import Polyphase
 from nnpack.algorithms.winograd import WinogradAlgorithm
 from nnpack.codegen.target import Target
+from nnpack.kernels.winograd_shape import TileShape
 from nnpack.maths.accuracy import error_limit, worst_amplification
 from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.problem import Elu, Problem, Relu
@@ -33,26 +35,33 @@ def absolute_limit(
 
 def _relative_limit(algorithm: Algorithm, problem: Problem, target: Target) -> float:
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    if isinstance(algorithm, WinogradAlgorithm):
-        shape = algorithm.shape(problem, target.lanes)
-        phases = problem.stride[0] * problem.stride[1]
-        limit = error_limit(shape.rows, shape.columns, problem.group_in_channels * phases)
-        return limit + _rounding_limit(algorithm, problem, target)
+    shapes = _shapes(algorithm, problem, target)
+    if shapes:
+        terms = problem.group_in_channels * problem.stride[0] * problem.stride[1]
+        limits = (error_limit(shape.rows, shape.columns, terms) for shape in shapes)
+        return max(limits) + _rounding_limit(algorithm, problem, target)
     expected = algorithm.estimate(problem, target).error
     if expected <= 1.001 * direct_error(depth):
         return (depth + 1) * 2 * UNIT_ROUNDOFF
     return 50 * expected
 
 
-def _rounding_limit(algorithm: WinogradAlgorithm, problem: Problem, target: Target) -> float:
+def _shapes(algorithm: Algorithm, problem: Problem, target: Target) -> list[TileShape]:
+    """The tiles of Winograd's algorithms."""
+    if isinstance(algorithm, WinogradAlgorithm):
+        return [algorithm.shape(problem, target.lanes)]
+    return algorithm.shapes(problem, target.lanes) if isinstance(algorithm, Polyphase) else []
+
+
+def _rounding_limit(algorithm: Algorithm, problem: Problem, target: Target) -> float:
     """What rounding each transformed weight by 2^-11 of it can do, by the proof of `error_limit`.
 
     A hundredth more for what is subnormal, and for the roundings of what has been rounded.
     """
     if not algorithm.estimate(problem, target).rounding:
         return 0.0
-    shape = algorithm.shape(problem, target.lanes)
-    worst = worst_amplification(shape.rows) * worst_amplification(shape.columns)
+    shapes = _shapes(algorithm, problem, target)
+    worst = max(worst_amplification(s.rows) * worst_amplification(s.columns) for s in shapes)
     return 1.01 * 2.0**-11 * worst
 
 

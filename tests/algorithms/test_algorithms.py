@@ -112,10 +112,11 @@ EPILOGUES: list[tuple[Activation | None, bool, bool, ResidualPosition | None]] =
 def _sample_problems(
     activation: Activation | None, scale: bool, bias: bool, residual: ResidualPosition | None
 ) -> list[tuple[Problem, Operands]]:
-    """For every algorithm something it takes: 3x3 and 1x1, 1 and 2 groups, odd channels."""
+    """For every algorithm something it takes: 3x3 and 1x1, groups, odd channels, small phases."""
     rng = np.random.default_rng(5)
     result = []
-    for kernel, groups, padding in ((3, 1, 1), (3, 19, 1), (1, 2, 0)):
+    cases = (3, 1, 1, 1), (3, 19, 1, 1), (1, 2, 0, 1), (3, 1, 5, 5)
+    for kernel, groups, padding, dilation in cases:
         channels = 19 if groups == 1 else 2 * groups
         outputs = 19 if groups != 2 else 38
         if isinstance(activation, nnpack.Prelu):
@@ -126,6 +127,7 @@ def _sample_problems(
             bias_shape=(outputs,) if bias else None,
             scale_shape=(outputs,) if scale else None,
             padding=padding,
+            dilation=dilation,
             groups=groups,
             activation=activation,
         )
@@ -166,6 +168,7 @@ def test_every_epilogue_is_fused_into_every_algorithm(
             scale=operands.scale,
             activation=activation if operands.slopes is None else nnpack.Prelu(operands.slopes),
             padding=problem.padding,
+            dilation=problem.dilation,
             groups=problem.groups,
             residual=operands.residual,
             residual_position=residual or "before",

@@ -8,6 +8,7 @@ import pytest
 import nnpack
 from nnpack.algorithms.cost import skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
+from nnpack.algorithms.polyphase import Polyphase
 from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
 from nnpack.codegen.target import host_target
 from nnpack.kernels.gemm import GemmTile
@@ -56,6 +57,53 @@ def test_the_share_of_taps_is_what_a_count_over_all_pixels_gives() -> None:
         meets = (places >= 0) & (places < height)
         assert tap_share(problem, 1) == pytest.approx(meets.mean())
         assert tap_share(problem, skipping_rows(problem)) <= 1.0
+
+
+# Phases of one to six outputs, in one direction or two, that see some or all of their inputs.
+PHASES = [
+    Case((13, 11), (3, 3), (1, 1), (5, 5, 6, 6), (5, 6), 1, 19, 17, 2),
+    Case((6, 20), (3, 2), (1, 1), (7, 0, 9, 3), (4, 9), 2, 3, 5),
+    Case((9, 23), (5, 3), (1, 1), (4, 8, 20, 20), (2, 20), 1, 2, 3),
+    Case((33, 30), (3, 3), (1, 1), (18, 18, 5, 5), (18, 5), 1, 17, 3, 2),
+    Case((2, 1), (3, 3), (1, 1), (1, 1, 1, 1), (1, 1), 1, 5, 40, 3),
+]
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_whole_phases_stay_inside_the_arrays(side: Side) -> None:
+    assert_right_when_guarded(PHASES, "polyphase", side, slack=4)
+
+
+def test_whole_phases_do_not_depend_on_the_number_of_threads() -> None:
+    for case in PHASES[:4]:
+        x, weight = case.arrays(np.random.default_rng(6))
+        layer = nnpack.Conv2d(weight, algorithm="polyphase", **case.arguments)
+        with_threads = [
+            nnpack.conv2d(x, weight, algorithm="polyphase", threads=threads, **case.arguments)
+            for threads in (1, 2, 3)
+        ]
+        for y in with_threads:
+            np.testing.assert_array_equal(y, layer(x))
+
+
+def test_padding_is_not_multiplied() -> None:
+    """A phase of 2 of 2 pixels takes 3 products, and one of 1 pixel 1."""
+    problem = Problem.conv2d((1, 16, 33, 33), (16, 16, 3, 3), padding=18, dilation=18)
+    shapes = Polyphase().shapes(problem, 16)
+    assert [shape.frequencies for shape in shapes] == [9, 3, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("problem", "reason"),
+    [
+        (Problem.conv2d((1, 1, 60, 9), (1, 1, 3, 3), padding=4, dilation=4), "fit a tile"),
+        (Problem.conv2d((1, 1, 9, 9), (1, 1, 3, 3), padding=4, dilation=4, stride=2), "stride 1"),
+        (Problem.conv2d((1, 1, 9, 9), (1, 1, 1, 1)), "two taps"),
+        (Problem.conv2d((1, 1, 2, 9), (1, 1, 2, 2), padding=9, dilation=9), "see the image"),
+    ],
+)
+def test_whole_phases_are_refused(problem: Problem, reason: str) -> None:
+    assert reason in str(Polyphase().refusal(problem, host_target()))
 
 
 # Channels enough for the depth to be taken in segments, a tap and some channels each.

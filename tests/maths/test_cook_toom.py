@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nnpack.maths.cook_toom import CookToom, cook_toom, default_points
+from nnpack.maths.cook_toom import CookToom, bounded_cook_toom, cook_toom, default_points
 
 if TYPE_CHECKING:
     from nnpack.maths.program import Matrix, Vector
@@ -17,19 +17,28 @@ SIZES = [(m, r) for m in range(1, 9) for r in range(1, 8) if m + r - 1 <= 12]
 EIGHTHS = [Fraction(n, 8) for n in range(1, 33)]
 
 
-def assert_correlates(f: CookToom) -> None:
-    """Each product of an input and a weight reaches the one output it belongs to, exactly."""
+def assert_correlates(f: CookToom, first: int = 0) -> None:
+    """Each product of an input, from ``first`` on, and a weight reaches its one output, exactly."""
     for i in range(f.m):
-        for a in range(f.t):
+        for a in range(len(f.input[0])):
             weighted = [f.output[i][j] * f.input[j][a] for j in range(f.t)]
             for b in range(f.r):
                 reached = sum(v * row[b] for v, row in zip(weighted, f.kernel, strict=True))
-                assert reached == (a - b == i)
+                assert reached == (first + a - b == i)
 
 
 @pytest.mark.parametrize(("m", "r"), SIZES)
 def test_every_size_is_an_exact_correlation(m: int, r: int) -> None:
     assert_correlates(cook_toom(m, r))
+
+
+@pytest.mark.parametrize(("m", "r"), [(1, 3), (2, 3), (4, 3), (2, 5), (3, 4)])
+def test_few_inputs_take_as_many_products_less(m: int, r: int) -> None:
+    for count in range(1, r):
+        for first in range(m + r - count):
+            f = bounded_cook_toom(m, r, first, count)
+            assert f.t == m + count - 1
+            assert_correlates(f, first)
 
 
 @pytest.mark.parametrize(("m", "r"), [(1, 4), (4, 1), (1, 1)])

@@ -25,7 +25,7 @@ from nnpack.algorithms.tile_plan import (
     Grid,
     choose_blocking,
     tile_stages,
-    weight_bandwidth,
+    tiles_seconds,
 )
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
@@ -137,15 +137,11 @@ class FourierAlgorithm:
 def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float) -> float:
     """One run on one thread."""
     blocking = _blocking(shape, problem, target, 1, scale)
-    lanes, groups = target.lanes, problem.groups
-    per_row = blocking.slowdown * (blocking.weight_floats // lanes)
-    product = groups * blocking.rows * per_row / (PRODUCT_EFFICIENCY * target.multiply_adds)
-    nbytes = groups * blocking.weight_bytes
-    stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
     share = POOLED_SHARE if problem.epilogue.pool else 1.0
-    vectors = blocking.grid.input_blocks + share * ceil_div(problem.group_out_channels, lanes)
-    cycles = groups * blocking.grid.tiles * 1.5 * shape.n**2 * vectors * TRANSFORM_CYCLES[shape.n]
-    return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
+    out_blocks = ceil_div(problem.group_out_channels, target.lanes)
+    vectors = blocking.grid.input_blocks + share * out_blocks
+    cycles = 1.5 * shape.n**2 * vectors * TRANSFORM_CYCLES[shape.n]
+    return tiles_seconds(blocking, problem.groups, target, PRODUCT_EFFICIENCY, cycles)
 
 
 def _blocking(

@@ -10,11 +10,13 @@ from nnpack.algorithms.direct import Direct
 from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
 from nnpack.algorithms.pointwise import Pointwise
+from nnpack.algorithms.polyphase import Polyphase
 from nnpack.algorithms.winograd import WinogradAlgorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Pointwise(),
     *(WinogradAlgorithm(m) for m in range(2, 8)),
+    Polyphase(),
     FourierAlgorithm(8),
     FourierAlgorithm(16),
     Depthwise(),

@@ -280,6 +280,27 @@ def _chunk_panels(v_bytes: int, panel_bytes: int, panels: int, target: Target) -
     return ceil_div(panels, chunks)
 
 
+def tiles_seconds(
+    blocking: Blocking,
+    groups: int,
+    target: Target,
+    efficiency: float,
+    tile_cycles: float,
+    share: float = 1.0,
+) -> float:
+    """One run on one thread: products, the traffic of their weights, and the transforms.
+
+    ``efficiency``: what the products reach of the peak. ``tile_cycles``: both transforms of one
+    tile. ``share``: what of the depth counts.
+    """
+    steps = blocking.slowdown * blocking.rows * share * (blocking.weight_floats // blocking.lanes)
+    product = groups * steps / (efficiency * target.multiply_adds)
+    nbytes = groups * share * blocking.weight_bytes
+    stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
+    cycles = groups * blocking.grid.tiles * tile_cycles
+    return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
+
+
 def weight_bandwidth(nbytes: float, target: Target) -> float:
     """Bytes a second at which that many bytes are streamed again and again."""
     if nbytes <= target.caches.l2 // 2:

@@ -249,6 +249,8 @@ def _transform_stages(
     words = words | {
         "step_h": tiling.phases[0],
         "step_w": tiling.phases[1],
+        "phases_h": tiling.phases[0],
+        "phases_w": tiling.phases[1],
         "tiles_h": blocking.tiles_h,
         "tiles_w": blocking.tiles_w,
     }

@@ -5,57 +5,33 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from nnpack.algorithms.base import (
-    FLOAT_BYTES,
-    Algorithm,
-    Estimate,
-    ceil_div,
-    round_up,
-    weight_arguments,
-)
-from nnpack.algorithms.cost import traffic_seconds
-from nnpack.algorithms.storage import (
-    rounded_estimate,
-    transformed_format,
-    transformed_storage,
-    transformed_weight,
-)
+from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, ceil_div, round_up
 from nnpack.algorithms.tile_plan import (
     BLOCK_SCALES,
     Blocking,
     Grid,
     choose_blocking,
     tile_stages,
-    weight_bandwidth,
+)
+from nnpack.algorithms.winograd_plan import (
+    MAX_LOADED_STEP,
+    MAX_TILE,
+    winograd_detail,
+    winograd_estimate,
+    winograd_format,
+    winograd_seconds,
+    winograd_storage,
 )
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
-from nnpack.kernels.tiles import CHAIN_CHANNELS
 from nnpack.kernels.winograd_shape import TileShape
-from nnpack.maths.expectation import (
-    expected_winograd_error,
-    output_amplifications,
-    winograd_rounding,
-)
-from nnpack.plan import Argument, Plan, Stage, WeightFormat
+from nnpack.plan import Argument, Plan
 from nnpack.problem import Problem
 
 if TYPE_CHECKING:
     from nnpack.kernels.tile_stage import Part
 
 MAX_TAPS = 7
-MAX_TILE = 12
-
-# Columns further apart are gathered one by one rather than loaded with those between them.
-MAX_LOADED_STEP = 4
-
-# The share of peak that the products reach, on Zen 4 with weights from the last-level cache.
-PRODUCT_EFFICIENCY = 0.92
-
-
-# What the output transform takes if it pools, which turns and stores a quarter: 1/3 of the time
-# on large images, 2/3 on small ones (64 channels of 224x224, 512 of 28x28).
-POOLED_SHARE = 0.5
 
 
 class WinogradAlgorithm:
@@ -114,23 +90,9 @@ class WinogradAlgorithm:
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiplications in the transform domain, transforms, and traffic of the weights."""
         shape, blocking = self.shape(problem, target.lanes), self._blocking(problem, target, 1)
-        lanes, groups = target.lanes, problem.groups
-        share = _depth_share(problem, shape, blocking, lanes)
-        steps = blocking.slowdown * blocking.rows * share * (blocking.weight_floats // lanes)
-        product = groups * steps / (PRODUCT_EFFICIENCY * target.multiply_adds)
-        nbytes = groups * share * blocking.weight_bytes
-        stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
-        cycles = groups * blocking.grid.tiles * _transform_cycles(problem, shape, blocking, target)
-        seconds = max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
-        depth = blocking.grid.input_blocks * lanes
-        chain = min(depth, CHAIN_CHANNELS) + depth // CHAIN_CHANNELS
-        down, across = (output_amplifications(*size) for size in zip(shape.m, shape.r, strict=True))
-        return rounded_estimate(
-            max(seconds, traffic_seconds(problem, target)),
-            expected_winograd_error(down, across, chain),
-            winograd_rounding(down, across),
-            blocking.storage,
-        )
+        share = _depth_share(problem, shape, blocking, target.lanes)
+        seconds = winograd_seconds(problem, shape, blocking, target, share)
+        return winograd_estimate(problem, shape, blocking, target, seconds)
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
@@ -149,13 +111,10 @@ class WinogradAlgorithm:
         return Plan(
             algorithm=self.name,
             stages=tuple(replace(s, arguments={**s.arguments, **words}) for s in stages),
-            weight_format=_weight_format(problem, shape, blocking, words),
+            weight_format=winograd_format(problem, shape, blocking, words),
             workspace_bytes=FLOAT_BYTES * floats,
             threads=threads,
-            detail=(
-                f"F({shape.m[0]}x{shape.m[1]}, {shape.r[0]}x{shape.r[1]}), "
-                f"{tile.mr}x{tile.nv * target.lanes} tile, {blocking.block_tiles} tiles a block"
-            ),
+            detail=winograd_detail(shape, blocking),
         )
 
     def _blocking(self, problem: Problem, target: Target, threads: int) -> Blocking:
@@ -163,7 +122,6 @@ class WinogradAlgorithm:
         phases_h, phases_w = problem.dilation
         channels, phases = problem.group_in_channels, math.prod(problem.stride)
         separated = phases * ceil_div(channels, lanes)
-        down, across = (output_amplifications(*size) for size in zip(shape.m, shape.r, strict=True))
         grid = Grid(
             planes=shape.frequencies,
             fold=1,
@@ -172,7 +130,7 @@ class WinogradAlgorithm:
             images=problem.batch * phases_h * phases_w,
             input_blocks=separated if shape.separated else ceil_div(channels * phases, lanes),
             shared_load=shape.column_phases,
-            storage=transformed_storage(problem, target, winograd_rounding(down, across)[0]),
+            storage=winograd_storage(problem, shape, target),
         )
         return choose_blocking(grid, problem, target, threads, self._scale)
 
@@ -210,24 +168,6 @@ def _depth_share(problem: Problem, shape: TileShape, blocking: Blocking, lanes: 
     return counted / (t_h * t_w * blocks)
 
 
-def _transform_cycles(
-    problem: Problem, shape: TileShape, blocking: Blocking, target: Target
-) -> float:
-    """Cycles a tile: loading, turning, transforming twice and storing, a vector at a time.
-
-    Measured on Zen 4: 10 cycles a vector while V and M stay in the second-level cache, 18 beyond;
-    loads that skip columns cost more.
-    """
-    held = FLOAT_BYTES * (blocking.v_floats + blocking.m_floats)
-    cycles = 10.0 if held <= 1.25 * target.caches.l2 else 18.0
-    loads = {1: 0.0, 2: 4.0, None: 40.0}.get(shape.column_step, 12.0)
-    scatter = 12.0 if shape.scattered else 0.0
-    out_blocks = ceil_div(problem.group_out_channels, target.lanes)
-    vectors_in = shape.frequencies * blocking.grid.input_blocks
-    stored = POOLED_SHARE * cycles if problem.epilogue.pool else cycles
-    return vectors_in * (cycles + loads) + shape.frequencies * out_blocks * (stored + scatter)
-
-
 def _step_arguments(
     problem: Problem, shape: TileShape, blocking: Blocking, lanes: int
 ) -> dict[str, Argument]:
@@ -236,30 +176,11 @@ def _step_arguments(
     return {
         "step_h": problem.stride[0] * problem.dilation[0],
         "step_w": problem.stride[1] * problem.dilation[1],
+        "phases_h": problem.dilation[0],
+        "phases_w": problem.dilation[1],
         "depth": problem.group_in_channels * math.prod(problem.stride),
         "phase_blocks": ceil_div(problem.group_in_channels, lanes),
         "blocks_row": row,
         "blocks_column": column,
         "blocks_corner": corner,
     }
-
-
-def _weight_format(
-    problem: Problem, shape: TileShape, blocking: Blocking, steps: dict[str, Argument]
-) -> WeightFormat:
-    from nnpack.kernels.winograd_weights import PackWinogradWeights
-
-    words = weight_arguments(problem)
-    words |= {name: steps[name] for name in ("step_h", "step_w", "phase_blocks")}
-    words |= {"panels": blocking.panels, "channel_blocks": blocking.grid.input_blocks}
-    words |= transformed_weight(blocking.storage, "packed")
-    # Epilogue and output do not matter to the weights.
-    shape = replace(shape, scattered=False)
-    kernel = PackWinogradWeights(shape, blocking.tile.nv, blocking.storage)
-    stage = Stage(kernel, problem.groups * blocking.panels, words)
-    description = "winograd", kernel, problem.weights
-
-    def gain() -> float:
-        return float(shape.rows.kernel_gain * shape.columns.kernel_gain)
-
-    return transformed_format(description, stage, problem, blocking, gain)

@@ -35,6 +35,8 @@ TRANSFORM_FIELDS: Fields = {
             "pad_left",
             "step_h",
             "step_w",
+            "phases_h",
+            "phases_w",
             "tiles_h",
             "tiles_w",
             "block_tiles",

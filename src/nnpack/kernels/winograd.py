@@ -28,6 +28,8 @@ _STEP_FIELDS = dict.fromkeys(
     (
         "step_h",
         "step_w",
+        "phases_h",
+        "phases_w",
         "depth",
         "phase_blocks",
         "blocks_row",
@@ -65,10 +67,12 @@ class Winograd:
         """Emit the stage."""
         from nnpack.kernels.winograd_input import InputTransform
         from nnpack.kernels.winograd_output import OutputTransform
+        from nnpack.kernels.winograd_phases import PhaseTransform
 
         fields = self.fields
         if self.part in ("all", "input"):
-            InputTransform(asm, self.shape, fields).emit()
+            transform = PhaseTransform if self.shape.neighbours else InputTransform
+            transform(asm, self.shape, fields).emit()
         if self.part in ("all", "output"):
             frequencies, depth_at = self.shape.frequencies, self._depth_at
             emit_multiply_function(asm, fields, self.tile, frequencies, depth_at)

@@ -39,7 +39,7 @@ class InputTransform:
         if gradient:
             self.rows, self.columns = shape.gradient_rows.kernel, shape.gradient_columns.kernel
         # Rows and columns that a tile reads; its transform has t of each.
-        self.n_h, self.n_w = shape.m if gradient else shape.t
+        self.n_h, self.n_w = shape.m if gradient else shape.inputs
         lanes = asm.lanes
         # Columns are loaded with those between them, a register's width at a time, if few lie
         # between; otherwise each is gathered.
@@ -65,7 +65,7 @@ class InputTransform:
         ) as (block, x, v, start, count, first, last):
             args = Arguments(asm, block, self.fields)
             mixed = self.shape.strided and not self.shape.separated
-            channels = _VirtualChannels(asm, args, mixed)
+            channels = VirtualChannels(asm, args, mixed)
             buffer = asm.local_floats(self.phases * self.n_h * self.t_w * lanes)
             with asm.loop(last, start=first) as unit:
                 row_phase, c = self._unit(args, unit)
@@ -78,7 +78,7 @@ class InputTransform:
                     corner = top + phase_h - args["pad_top"], left + phase_w - args["pad_left"]
                     self._emit_tile(args, image, corner, channels, buffer)
                     for phase in range(self.phases):
-                        place = _Place(v + tile * lanes, row_phase, phase, c)
+                        place = Place(v + tile * lanes, row_phase, phase, c)
                         self._emit_columns(args, buffer, place)
                     walk.advance()
 
@@ -93,16 +93,16 @@ class InputTransform:
         n = walk.state["n"]
         if not self.shape.dilated:
             return x + n * args["x_n"], 0, 0
-        step_h, step_w = args.load("step_h", "step_w")
-        image = x + n // (step_h * step_w) * args["x_n"]
-        return image, n // step_w % step_h, n % step_w
+        phases_h, phases_w = args.load("phases_h", "phases_w")
+        image = x + n // (phases_h * phases_w) * args["x_n"]
+        return image, n // phases_w % phases_h, n % phases_w
 
     def _emit_tile(
         self,
         args: Arguments,
         image: Value,
         corner: tuple[Value, Value],
-        channels: _VirtualChannels,
+        channels: VirtualChannels,
         buffer: Value,
     ) -> None:
         """``buffer[i][j] = (d B)[i][j]`` for one tile, with zeros for what is in the padding."""
@@ -136,7 +136,7 @@ class InputTransform:
         self,
         args: Arguments,
         row: Value,
-        channels: _VirtualChannels,
+        channels: VirtualChannels,
         bounds: _Bounds | None,
         buffer: Value,
         i: Value,
@@ -159,7 +159,7 @@ class InputTransform:
                 asm.store(value, target, j * asm.lanes)
 
     def _emit_load(
-        self, row: Value, q: int, width: int, channels: _VirtualChannels, bounds: _Bounds | None
+        self, row: Value, q: int, width: int, channels: VirtualChannels, bounds: _Bounds | None
     ) -> list[Value]:
         """Columns q .. q + width of a row, one vector each."""
         asm = self.asm
@@ -178,7 +178,7 @@ class InputTransform:
 
         return emit_load_transposed(asm, width, load_row)
 
-    def _emit_columns(self, args: Arguments, buffer: Value, place: _Place) -> None:
+    def _emit_columns(self, args: Arguments, buffer: Value, place: Place) -> None:
         """``V[i * t_w + j] = (B^T buffer)[i][j]``."""
         asm, lanes = self.asm, self.asm.lanes
         program = linear_program(self.rows)
@@ -191,7 +191,7 @@ class InputTransform:
             for i, value in enumerate(emit_program(asm, program, column)):
                 asm.store(value, target + (i * self.t_w) * stride)
 
-    def _block(self, args: Arguments, place: _Place, j: Value) -> Value:
+    def _block(self, args: Arguments, place: Place, j: Value) -> Value:
         """Where the channel block stands among those of frequency column j.
 
         Phases in order of (row, column), but at infinity of (column, row): there the kernels of the
@@ -208,7 +208,7 @@ class InputTransform:
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where a tile goes in V: its column of V, its phases and its channel block."""
 
     v: Value
@@ -235,7 +235,7 @@ class _Bounds:
         return asm.lanes_between(0 - left - q, end - q, width)
 
 
-class _VirtualChannels:
+class VirtualChannels:
     """Tables of the virtual channels in the lanes: offset in an image, and phase (row, column).
 
     Beyond the last channel the last one stands again: what is read twice meets weights of zero.

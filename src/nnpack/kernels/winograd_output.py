@@ -131,11 +131,12 @@ class OutputTransform:
             height, width = height // self.step, width // self.step
         if self.shape.dilated:
             step_h, step_w = args.load("step_h", "step_w")
-            phase_h, phase_w = n // step_w % step_h, n % step_w
+            phases_h, phases_w = args.load("phases_h", "phases_w")
+            phase_h, phase_w = n // phases_w % phases_h, n % phases_w
             height = asm.ceil_div(height - phase_h + step_h, step_h) - 1
             width = asm.ceil_div(width - phase_w + step_w, step_w) - 1
             plane = plane + phase_h * y_h + phase_w * y_w
-            y_h, y_w, n = y_h * step_h, y_w * step_w, n // (step_h * step_w)
+            y_h, y_w, n = y_h * step_h, y_w * step_w, n // (phases_h * phases_w)
         corner = plane + n * args["y_n"] + top * y_h + left * y_w
         rows = asm.minimum(height - top, self.rows)
         return _Place(corner, y_h, asm.maximum(rows, 0), asm.maximum(width - left, 0))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # the time of both transforms.
 PREFETCH_COLUMNS = 32
 
+Inputs = tuple[int, int]
+"""The first input of an axis of a tile that is not padding, and how many there are."""
+
 
 @dataclass(frozen=True)
 class TileShape:
@@ -24,6 +27,9 @@ class TileShape:
     ``separated``: each phase has channel blocks of its own, so that one load serves all column
     phases. ``dilated``: steps are dilations, each phase of which is an image of its own.
     ``scattered``: the columns of the output are not one behind the other.
+    ``bounded``: of the axes whose tiles see fewer inputs than there are taps, which.
+    ``neighbours``: if not 0, a tile is a whole phase of a dilated image, and so many phases side by
+    side are loaded together (`winograd_phases`).
     """
 
     m: tuple[int, int]
@@ -33,20 +39,24 @@ class TileShape:
     separated: bool = False
     dilated: bool = False
     scattered: bool = False
+    bounded: tuple[Inputs | None, Inputs | None] = (None, None)
+    neighbours: int = 0
 
     @property
     def rows(self) -> CookToom:
         """The transforms along h: exact, and only wanted where code is emitted."""
-        from nnpack.maths.cook_toom import cook_toom
-
-        return cook_toom(self.m[0], self.r[0])
+        return self._transforms(0)
 
     @property
     def columns(self) -> CookToom:
         """The transforms along w, likewise."""
-        from nnpack.maths.cook_toom import cook_toom
+        return self._transforms(1)
 
-        return cook_toom(self.m[1], self.r[1])
+    def _transforms(self, axis: int) -> CookToom:
+        from nnpack.maths.cook_toom import bounded_cook_toom, cook_toom
+
+        m, r, bounded = self.m[axis], self.r[axis], self.bounded[axis]
+        return cook_toom(m, r) if bounded is None else bounded_cook_toom(m, r, *bounded)
 
     @property
     def gradient_rows(self) -> CookToom:
@@ -67,8 +77,21 @@ class TileShape:
 
     @property
     def t(self) -> tuple[int, int]:
+        """Products of a tile in each direction."""
+        r_h, r_w = self.factors
+        return self.m[0] + r_h - 1, self.m[1] + r_w - 1
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        """The r of the F(m, r) that a tile is in each direction: taps, or inputs if fewer."""
+        h, w = self.bounded
+        return self.r[0] if h is None else h[1], self.r[1] if w is None else w[1]
+
+    @property
+    def inputs(self) -> tuple[int, int]:
         """Inputs of a tile in each direction."""
-        return self.m[0] + self.r[0] - 1, self.m[1] + self.r[1] - 1
+        (t_h, t_w), (h, w) = self.t, self.bounded
+        return t_h if h is None else h[1], t_w if w is None else w[1]
 
     @property
     def column_phases(self) -> int:

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as_number, as_pair
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
-from nnpack.errors import ProblemError
+from nnpack.errors import AlgorithmError, ProblemError
 from nnpack.execution import Runnable
 from nnpack.functional.residual import is_overwritten_early
 from nnpack.functional.running import reported
@@ -36,7 +36,7 @@ from nnpack.settings import get_num_threads
 __all__ = ["Conv2d", "ConvTranspose2d"]
 
 
-# So many windows long and wide is the image that a named algorithm is asked about.
+# So many windows long and wide is the larger image that a named algorithm is asked about.
 _SAMPLE_WINDOWS = 16
 
 
@@ -109,13 +109,23 @@ class _ConvolutionLayer(Layer):
         raise NotImplementedError
 
     def _check_algorithm(self, weights: Weights, channels: int) -> None:
-        """Refuse a named algorithm here that would refuse an image larger than the window."""
+        """Refuse a named algorithm here that refuses images of one window and larger ones."""
         if self._algorithm == "auto":
             return
-        extents = [n * _SAMPLE_WINDOWS for n in weights.arrays["weight"].shape[2:]]
+        window = weights.arrays["weight"].shape[2:]
         dilation = as_pair("dilation", self._options["dilation"], least=1)
-        shape = (1, channels, *(n * d for n, d in zip(extents, dilation, strict=True)))
-        check_applicable(self._problem(weights, shape, None), self._algorithm, host_target())
+        extents = [n * d for n, d in zip(window, dilation, strict=True)]
+        least, larger = (
+            self._problem(weights, (1, channels, *(n * windows for n in extents)), None)
+            for windows in (1, _SAMPLE_WINDOWS)
+        )
+        try:
+            check_applicable(larger, self._algorithm, host_target())
+        except AlgorithmError as error:
+            try:
+                check_applicable(least, self._algorithm, host_target())
+            except AlgorithmError:
+                raise error from None
 
     def _problem_words(self, weights: Weights, x: Float32Array | None) -> dict[str, Any]:
         named = ((name, weights.arrays.get(name)) for name in ("bias", "scale"))

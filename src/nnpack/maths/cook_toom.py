@@ -46,6 +46,7 @@ class CookToom:
 
     ``input`` is B^T (t, t), ``kernel`` G (t, r) and ``output`` A^T (m, t), all exact.  ``points``
     are the t - 1 finite points; infinity is the last row of B^T and G and column of A^T.
+    `bounded_cook_toom` has fewer inputs, and t less by as many.
     """
 
     m: int
@@ -60,8 +61,8 @@ class CookToom:
 
     @property
     def t(self) -> int:
-        """The number of inputs, and of multiplications."""
-        return self.m + self.r - 1
+        """The number of multiplications."""
+        return len(self.kernel)
 
     @cached_property
     def output_amplifications(self) -> tuple[float, ...]:
@@ -113,6 +114,36 @@ def cook_toom(m: int, r: int, points: Vector | None = None) -> CookToom:
     if len(points) != count or len(set(points)) != count:
         raise ValueError(f"F({m}, {r}) needs {count} distinct points, got {points}")
     return _from_points(m, r, tuple(Fraction(p) for p in points))
+
+
+@lru_cache(maxsize=256)
+def bounded_cook_toom(m: int, r: int, first: int, count: int) -> CookToom:
+    """F(m, r) of which only the inputs ``first .. first + count`` are not zero.
+
+    The m outputs of ``count < r`` inputs see ``m + count - 1`` taps at most, so image and kernel
+    change places: with the inputs in reverse order as weights and the taps in reverse order as
+    image,
+
+        y_i = sum_a x_a w_(a + first - i)
+
+    is F(m, count), which takes ``m + count - 1`` multiplications for the ``m + r - 1`` of F(m, r).
+    ``input`` is (t, count).
+
+    Raises ValueError as `cook_toom` does.
+    """
+    swapped = cook_toom(m, count)
+    taps = [count - 1 + first - p for p in range(r)]
+    return CookToom(
+        m,
+        r,
+        swapped.points,
+        input=tuple(row[::-1] for row in swapped.kernel),
+        kernel=tuple(
+            tuple(row[tap] if 0 <= tap < swapped.t else _ZERO for tap in taps)
+            for row in swapped.input
+        ),
+        output=swapped.output,
+    )
 
 
 def default_points(count: int) -> Vector:
