@@ -18,6 +18,7 @@ PROBLEMS = [
     Problem.conv2d((1, 24, 20, 20), (24, 24, 1, 1)),
     Problem.conv2d((1, 24, 40, 40), (24, 24, 5, 5), stride=2, padding=2),
     Problem.conv2d((1, 24, 40, 40), (24, 1, 3, 3), groups=24, padding=1),
+    Problem.conv2d((1, 24, 10, 10), (24, 24, 3, 3), padding=5, dilation=5),
 ]
 
 

@@ -115,16 +115,17 @@ class _ConvolutionLayer(Layer):
         window = weights.arrays["weight"].shape[2:]
         dilation = as_pair("dilation", self._options["dilation"], least=1)
         extents = [n * d for n, d in zip(window, dilation, strict=True)]
-        least, larger = (
-            self._problem(weights, (1, channels, *(n * windows for n in extents)), None)
-            for windows in (1, _SAMPLE_WINDOWS)
-        )
+
+        def check(windows: int) -> None:
+            shape = (1, channels, *(n * windows for n in extents))
+            check_applicable(self._problem(weights, shape, None), self._algorithm, host_target())
+
         try:
-            check_applicable(larger, self._algorithm, host_target())
+            check(_SAMPLE_WINDOWS)
         except AlgorithmError as error:
             try:
-                check_applicable(least, self._algorithm, host_target())
-            except AlgorithmError:
+                check(1)
+            except (AlgorithmError, ProblemError):
                 raise error from None
 
     def _problem_words(self, weights: Weights, x: Float32Array | None) -> dict[str, Any]:
