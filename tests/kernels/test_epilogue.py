@@ -8,8 +8,8 @@ import pytest
 
 from nnpack.codegen.assembler import Assembler, Value
 from nnpack.codegen.target import Target
-from nnpack.kernels.activations import emit_expm1
 from nnpack.kernels.epilogue import Epilogue, epilogue_arguments, epilogue_fields
+from nnpack.kernels.exponential import emit_expm1
 from nnpack.kernels.stage import Arguments
 from nnpack.problem import ActivationKind, Clip, Elu, EpilogueKind, Relu
 from nnpack.problem import Epilogue as EpilogueOfProblem

@@ -7,10 +7,18 @@ multiply-adds; a NaN stays. Where exp underflows, results are zeros of the sign 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.exponential import (
+    LEAST_EXPONENT,
+    emit_expm1,
+    emit_polynomial,
+    emit_scaled_exp,
+    emit_splat,
+    emit_times_exp,
+)
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
@@ -18,13 +26,6 @@ if TYPE_CHECKING:
 _SIGN, _MAGNITUDE = -(2**31), 2**31 - 1
 # The upper 12 bits of a mantissa: products of two such numbers are exact (Dekker, 1971).
 _UPPER_HALF = -(2**12)
-
-# Adding 1.5 * 2^23 rounds a float of small magnitude to an integer in the low mantissa bits.
-_ROUND = 12582912.0
-_ROUND_BITS = 0x4B400000
-_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6
-# exp(-87) is close to the least normal float; below, expm1 is -1 to the last bit.
-_LOWEST = -87.0
 # Beyond, exp(-x) is no finite float, and x exp(x) far below 2^-24 x.
 _FARTHEST = -88.0
 
@@ -61,7 +62,7 @@ def _elu(asm: Assembler, x: Value, alpha: Value) -> Value:
 def _sigmoid(asm: Assembler, x: Value) -> Value:
     """``1 / (1 + exp(-x))``."""
     denominator = _emit_exp_of_negative(asm, x) + 1.0
-    return asm.select(x < _FARTHEST, 0.0, asm.divide(_splat(asm, 1.0, x), denominator))
+    return asm.select(x < _FARTHEST, 0.0, asm.divide(emit_splat(asm, 1.0, x), denominator))
 
 
 def _silu(asm: Assembler, x: Value) -> Value:
@@ -70,11 +71,16 @@ def _silu(asm: Assembler, x: Value) -> Value:
     return asm.select(x < _FARTHEST, -0.0, asm.divide(x, denominator))
 
 
+def _emit_exp_of_negative(asm: Assembler, x: Value) -> Value:
+    """``exp(-x)``, of an x below -88 as of -88, of one above 86 as of 86."""
+    bounded = asm.minimum(-LEAST_EXPONENT, asm.maximum(_FARTHEST, x))
+    return emit_scaled_exp(asm, bounded, -1.0)
+
+
 def _tanh(asm: Assembler, x: Value) -> Value:
     """``-t / (2 + t)`` with the sign of x, t = expm1(-2 |x|)."""
     bits = asm.bitcast_to_int(x)
-    magnitude = asm.bitcast_to_float(bits & _MAGNITUDE)
-    t = emit_expm1(asm, magnitude * -2.0)
+    t = emit_expm1(asm, _magnitude(asm, x), -2.0)
     quotient = asm.bitcast_to_int(asm.divide(t, t + 2.0)) & _MAGNITUDE
     return asm.bitcast_to_float(quotient | (bits & _SIGN))
 
@@ -84,8 +90,8 @@ def _mish(asm: Assembler, x: Value) -> Value:
 
     From 20 on, w / (w + 2) is 1 to the last bit.
     """
-    power, expm1 = _emit_exp_parts(asm, asm.maximum(_LOWEST, asm.minimum(20.0, x)))
-    e = asm.fma(power, expm1, power)
+    bounded = asm.maximum(LEAST_EXPONENT, asm.minimum(20.0, x))
+    e = emit_times_exp(asm, emit_splat(asm, 1.0, x), bounded, parts=2)
     w = asm.fma(e, e, e + e)
     return asm.select(x < _FARTHEST, -0.0, x * asm.divide(w, w + 2.0))
 
@@ -112,27 +118,43 @@ def _hard_swish(asm: Assembler, x: Value) -> Value:
     return asm.maximum(-3.0, x) * (gate * (1.0 / 6.0))
 
 
-# 2 sqrt(2/pi) and that times 0.044715.
-_GELU_LINEAR = 2.0 * math.sqrt(2.0 / math.pi)
+# exp(-2 sqrt(2/pi) (x + 0.044715 x^3)) = exp(-lambda x (c1 + c2 x^2)): c1 of 20 bits,
+# so that c1 - (c1 + c2 x^2) is exact, and such that c2 = 0.044715 c1 and ln 2 / lambda are within
+# 1e-10 of floats.
+_GELU_LINEAR = 1.1908683776855469
 _GELU_CUBIC = 0.044715 * _GELU_LINEAR
+_GELU_FACTOR = -2.0 * math.sqrt(2.0 / math.pi) / _GELU_LINEAR
 _GELU_TANH_LOWEST = -9.5
 
 
 def _gelu_tanh(asm: Assembler, x: Value) -> Value:
-    """``x / (1 + exp(-a))``, a = x (c1 + c2 x^2): the approximation of Hendrycks & Gimpel (2016).
+    """``x / (1 + exp(-a))``, a = 2 sqrt(2/pi) (x + 0.044715 x^3) (Hendrycks & Gimpel, 2016).
 
     An error of a is a relative error of the result, so a is found to 2^-30 of it, in two parts.
     From -9.5 down the result is -0; it is less than 1e-32 there.
     """
     bounded = asm.minimum(-_GELU_TANH_LOWEST, asm.maximum(_GELU_TANH_LOWEST, x))
-    high, low = _emit_gelu_argument(asm, bounded)
-    power, expm1 = _emit_exp_parts(asm, -high, -low)
-    denominator = asm.fma(power, expm1, power) + 1.0
+    product = _emit_exact_cubic if asm.target.fma else _emit_exact_cubic_by_halves
+    high, low = product(asm, bounded)
+    e = emit_times_exp(asm, emit_splat(asm, 1.0, x), high, _GELU_FACTOR, low)
+    denominator = e + 1.0
     return asm.select(x < _GELU_TANH_LOWEST, -0.0, asm.divide(x, denominator))
 
 
-def _emit_gelu_argument(asm: Assembler, x: Value) -> tuple[Value, Value]:
-    """``x (c1 + c2 x^2)`` as a sum of an exact product and a small rest."""
+def _emit_exact_cubic(asm: Assembler, x: Value) -> tuple[Value, Value]:
+    """``x (c1 + c2 x^2)`` rounded, and what that leaves out, by fused multiply-adds."""
+    square = x * x
+    square_rest = asm.fma(x, x, -square)
+    c1 = emit_splat(asm, _GELU_LINEAR, x)
+    factor = asm.fma(square, _GELU_CUBIC, c1)
+    factor_rest = asm.fma(square, _GELU_CUBIC, c1 - factor)
+    factor_rest = asm.fma(square_rest, _GELU_CUBIC, factor_rest)
+    value = x * factor
+    return value, asm.fma(x, factor_rest, asm.fma(x, factor, -value))
+
+
+def _emit_exact_cubic_by_halves(asm: Assembler, x: Value) -> tuple[Value, Value]:
+    """The same as the sum of an exact product and a small rest."""
     c1, c2 = _halves(_GELU_LINEAR), _halves(_GELU_CUBIC)
     x_high = _upper_half(asm, x)
     x_low = x - x_high
@@ -140,50 +162,41 @@ def _emit_gelu_argument(asm: Assembler, x: Value) -> tuple[Value, Value]:
     square_low = x_low * (x + x_high)
     square_high = _upper_half(asm, square)
     square_rest = (square - square_high) + square_low
-    factor_high = _upper_half(asm, asm.fma(square, _GELU_CUBIC, _splat(asm, _GELU_LINEAR, x)))
-    factor_low = asm.fma(square_high, c2[0], _splat(asm, c1[0], x) - factor_high)
+    rounded = asm.fma(square, _GELU_CUBIC, emit_splat(asm, _GELU_LINEAR, x))
+    factor_high = _upper_half(asm, rounded)
+    factor_low = asm.fma(square_high, c2[0], emit_splat(asm, c1[0], x) - factor_high)
     factor_low = asm.fma(square_rest, _GELU_CUBIC, factor_low)
     factor_low = asm.fma(square_high, c2[1], factor_low) + c1[1]
     return x_high * factor_high, asm.fma(x, factor_low, x_low * factor_high)
 
 
-# Phi(-t) = exp(-t^2 / 2) / (sqrt(2 pi) t + w(t)), as in Mills' ratio: w falls slowly from 2. This
-# polynomial, in t - 1.5 so that little cancels, gives the sum within 1.3e-8 of it up to t = 5.4 and
-# nearly so to 7.5, beyond which Phi(-t) counts for nothing beside 1: least greatest error, by
-# Lawson's iterated least squares.
-_MILLS = (
-    4.494871353119032e-09,
-    -1.1469684832124413e-07,
-    1.2646749663241845e-06,
-    -7.854643191069307e-06,
-    2.8053557278667898e-05,
-    -2.3645065553516843e-05,
-    -0.0004616762570914177,
-    0.0041886280964760275,
-    -0.023681340589215484,
-    0.10421478363604704,
-    -0.37485755889793126,
-    1.099600645180204,
-)
-_MILLS_HIGHEST, _MILLS_CENTRE = 7.5, 1.5
+# Phi(-t) = exp(-t^2 / 2) P(t) / (a t P(t) + R(t)), as in Mills' ratio, for 0 <= t <= 5.6 within
+# 5e-8 of it, and nearly so beyond, where Phi(-t) counts for nothing beside 2^-24: least greatest
+# relative error, by Lawson's iterated least squares. R(0) = 2 P(0), for Phi(0) is a half. What
+# rounds t P(t) goes into both sides.
+_MILLS_P = (1.0, 7.77188581507197, 25.098520771821796, 37.961150957521724)
+_MILLS_R = (-0.06146975618969819, 3.0106000789898317, 15.549953711711566, 75.92230191504345)
+_MILLS_SLOPE = 2.508463802357249
 _GELU_HIGHEST = 13.0
 
 
 def _gelu(asm: Assembler, x: Value) -> Value:
     """``x Phi(x) = max(x, 0) - t Phi(-t)``, t = |x|, Phi the normal distribution.
 
-    An error of t^2 is a relative error of the result, so it is found in two parts, the first
-    exact. From -13 down the result is 0; it is less than 1e-37 there.
+    An error of t^2 is a relative error of the result, so it is found in two parts. From -13 down
+    the result is 0; it is less than 1e-37 there.
     """
-    magnitude = _magnitude(asm, x)
-    t = asm.minimum(_GELU_HIGHEST, magnitude)
-    t_high = _upper_half(asm, t)
-    rest = (t - t_high) * (t + t_high) * -0.5
-    power, expm1 = _emit_exp_parts(asm, t_high * t_high * -0.5, rest)
-    weight = asm.fma(power, expm1, power)
-    slow = _polynomial(asm, _MILLS, asm.minimum(_MILLS_HIGHEST, t) - _MILLS_CENTRE)
-    tail = asm.divide(t * weight, asm.fma(t, math.sqrt(2.0 * math.pi), slow))
-    tail = asm.select(asm.compare(">", magnitude, _GELU_HIGHEST), 0.0, tail)
+    t = _magnitude(asm, x)
+    if asm.target.fma:
+        square = t * t
+        rest = asm.fma(t, t, -square)
+    else:
+        t_high = _upper_half(asm, t)
+        square, rest = t_high * t_high, (t - t_high) * (t + t_high)
+    numerator = t * emit_polynomial(asm, _MILLS_P, t)
+    denominator = asm.fma(numerator, _MILLS_SLOPE, emit_polynomial(asm, _MILLS_R, t))
+    tail = emit_times_exp(asm, asm.divide(numerator, denominator), square, -0.5, rest)
+    tail = asm.select(asm.compare(">", t, _GELU_HIGHEST), 0.0, tail)
     return asm.maximum(0.0, x) - tail
 
 
@@ -202,48 +215,6 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "gelu_tanh": Activation(_gelu_tanh),
     "mish": Activation(_mish),
 }
-
-
-def emit_expm1(asm: Assembler, x: Value) -> Value:
-    """``exp(x) - 1`` for x <= 0, within 2 ulp; a NaN stays: 2^n expm1(r) + (2^n - 1)."""
-    power, expm1 = _emit_exp_parts(asm, asm.maximum(_LOWEST, x))
-    return asm.fma(power, expm1, power - 1.0)
-
-
-def _emit_exp_of_negative(asm: Assembler, x: Value) -> Value:
-    """``exp(-x)``, of an x below -88 as of -88, of one above 87 as of 87."""
-    bounded = asm.minimum(-_LOWEST, asm.maximum(_FARTHEST, x))
-    power, expm1 = _emit_exp_parts(asm, -bounded)
-    return asm.fma(power, expm1, power)
-
-
-def _emit_exp_parts(asm: Assembler, x: Value, rest: Value | None = None) -> tuple[Value, Value]:
-    """``2^n`` and ``expm1(r)``, whose product with exp(n ln 2) is ``exp(x + rest)``; |x| <= 88.
-
-    n = round(x / ln 2) and r = x - n ln 2 + rest (Cody & Waite, 1980, in two parts); expm1(r) is
-    its Taylor polynomial of degree 7, whose remainder for |r| <= ln(2)/2 is below 6e-9 of r.
-    """
-    shifted = asm.fma(x, 1.0 / math.log(2.0), _splat(asm, _ROUND, x))
-    n = shifted - _ROUND
-    r = asm.fma(n, -_LN2_LOW, asm.fma(n, -_LN2_HIGH, x))
-    if rest is not None:
-        r = r + rest
-    series = [1.0 / math.factorial(degree) for degree in range(7, 1, -1)]
-    expm1 = asm.fma(_polynomial(asm, series, r) * r, r, r)
-    exponent = asm.bitcast_to_int(shifted) - (_ROUND_BITS - 127)
-    return asm.bitcast_to_float(exponent << 23), expm1
-
-
-def _polynomial(asm: Assembler, coefficients: Sequence[float], x: Value) -> Value:
-    """Horner's scheme, the coefficient of the highest power first."""
-    value = _splat(asm, coefficients[0], x)
-    for coefficient in coefficients[1:]:
-        value = asm.fma(value, x, _splat(asm, coefficient, x))
-    return value
-
-
-def _splat(asm: Assembler, number: float, like: Value) -> Value:
-    return asm.splat(number, like.ir.type.count)
 
 
 def _magnitude(asm: Assembler, x: Value) -> Value:
