@@ -362,6 +362,7 @@ class EpilogueKind:
     activation: ActivationKind | None = None
     residual: ResidualPosition | None = None
     pool: PoolKind | None = None
+    statistics: bool = False
 
     @property
     def per_channel(self) -> bool:
@@ -418,9 +419,10 @@ class Epilogue:
         pool = self.pool.kind if self.pool else None
         if self.activation is None:
             residual: ResidualPosition | None = "after" if self.residual else None
-            return EpilogueKind(self.scale, self.bias, None, residual, pool)
+            return EpilogueKind(self.scale, self.bias, None, residual, pool, self.statistics)
         assert not isinstance(self.activation, Prelu)  # whose slopes are left out above
-        return EpilogueKind(self.scale, self.bias, self.activation.kind, self.residual, pool)
+        kind, terms = self.activation.kind, (self.scale, self.bias)
+        return EpilogueKind(*terms, kind, self.residual, pool, self.statistics)
 
     @property
     def parameters(self) -> tuple[float, ...]:

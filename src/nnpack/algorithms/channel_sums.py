@@ -8,6 +8,7 @@ from typing import Protocol
 from nnpack.algorithms.base import CACHE_LINE, FLOAT_BYTES, ceil_div, round_up
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass, replace
+from nnpack.kernels.epilogue import SUMS
 from nnpack.kernels.normalization import ChunkMoments, CombineMoments
 from nnpack.plan import Argument, Plan, Slot, Stage
 
@@ -19,6 +20,7 @@ __all__ = [
     "extent_words",
     "moment_stages",
     "with_following_statistics",
+    "with_merged_statistics",
 ]
 
 # What details of plans say.
@@ -77,6 +79,39 @@ def with_following_statistics(plan: Plan, extents: Extents, target: Target) -> P
         # The pass begins where all else has ended, and takes the same room.
         workspace_bytes=max(plan.workspace_bytes, space.nbytes),
         detail=f"{plan.detail}, {STATISTICS}",
+    )
+
+
+def with_merged_statistics(
+    plan: Plan, channels: int, pieces: int, size: int, target: Target
+) -> Plan:
+    """``plan``, whose stages write ``kernels.epilogue.SUMS``; these combined in order of pieces.
+
+    ``size`` is what the stages call the size of a piece.
+    """
+    space = Workspace()
+    space.nbytes = round_up(plan.workspace_bytes, CACHE_LINE)
+    sums = {name: space.take(pieces * channels) for name in SUMS}
+    summing: dict[str, Argument] = {**sums, "sums_size": size, "sums_channels": channels}
+    shifts, mean, square, counts = sums.values()
+    combining: dict[str, Argument] = {
+        "batch_mean": Slot("mean"),
+        "variance": Slot("variance"),
+        "mean": mean,
+        "square": square,
+        "shifts": shifts,
+        "counts": counts,
+        "channels": channels,
+        "chunks": pieces,
+    }
+    combine = CombineMoments(terms=False, counted=True)
+    return replace(
+        plan,
+        stages=(
+            *(replace(stage, arguments={**stage.arguments, **summing}) for stage in plan.stages),
+            Stage(combine, ceil_div(channels, target.lanes), combining),
+        ),
+        workspace_bytes=space.nbytes,
     )
 
 

@@ -23,7 +23,7 @@ from nnpack.pool_problem import PoolProblem
 from nnpack.problem import Problem, TransposedProblem
 
 # What details of plans say.
-MERGED = "pool merged"
+MERGED, STATISTICS_MERGED = "pool merged", "statistics merged"
 
 _AnyProblem = TypeVar("_AnyProblem", Problem, TransposedProblem)
 
@@ -34,6 +34,17 @@ class Merging(Protocol):
 
     def merges_pool(self, problem: Problem, target: Target) -> bool:
         """Whether it merges the pool of ``problem``, which it does not refuse without it."""
+
+
+@runtime_checkable
+class Summing(Protocol):
+    """An algorithm that can find mean and variance of what it stores."""
+
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Whether it does for ``problem``, which it does not refuse without them.
+
+        What is added to what must not depend on the number of threads.
+        """
 
 
 def bare(problem: _AnyProblem) -> _AnyProblem:
@@ -113,8 +124,10 @@ class CompleteAlgorithm:
         """The plan of the algorithm, or that with another pass."""
         if self._merges(problem, target):
             plan = self.inner.build(trimmed(problem), target, threads)
-            merged = problem.epilogue.pool is not None
-            return replace(plan, detail=f"{plan.detail}, {MERGED}") if merged else plan
+            if not _asks_more(problem):
+                return plan
+            merged = MERGED if problem.epilogue.pool else STATISTICS_MERGED
+            return replace(plan, detail=f"{plan.detail}, {merged}")
 
         def build(plain: Problem) -> Plan:
             return self.inner.build(plain, target, threads)
@@ -131,8 +144,9 @@ class CompleteAlgorithm:
     def _merges(self, problem: Problem, target: Target) -> bool:
         if not _asks_more(problem):
             return True
-        if problem.epilogue.pool is None:
-            return False
+        if problem.epilogue.statistics:
+            inner = self.inner
+            return isinstance(inner, Summing) and inner.merges_statistics(problem, target)
         if problem.epilogue.residual is not None or not isinstance(self.inner, Merging):
             return False
         return self.inner.merges_pool(problem, target)

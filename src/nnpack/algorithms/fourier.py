@@ -12,6 +12,7 @@ from nnpack.algorithms.base import (
     ceil_div,
     weight_arguments,
 )
+from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import traffic_seconds
 from nnpack.algorithms.storage import (
     rounded_estimate,
@@ -86,6 +87,10 @@ class FourierAlgorithm:
         """Tiles of two outputs and more."""
         return self.n > max(problem.kernel)
 
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Always: rows of outputs are side by side."""
+        return True
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Products, transforms, and traffic of the weights."""
         shape, seconds = self._choose(problem, target)
@@ -111,7 +116,7 @@ class FourierAlgorithm:
             return Fourier(shape, tile, part, problem.epilogue.kind, blocking.storage)
 
         stages, floats = tile_stages(problem, blocking, threads, kernel)
-        return Plan(
+        plan = Plan(
             algorithm=self.name,
             stages=stages,
             weight_format=_weight_format(problem, shape, blocking),
@@ -123,6 +128,10 @@ class FourierAlgorithm:
                 f"{tile.mr}x{tile.nv * target.lanes} tile, {blocking.block_tiles} tiles a block"
             ),
         )
+        if not problem.epilogue.statistics:
+            return plan
+        pieces, size = blocking.pieces
+        return with_merged_statistics(plan, problem.out_channels, pieces, size, target)
 
     def _choose(self, problem: Problem, target: Target) -> tuple[FourierShape, float]:
         """The faster form of the products and its seconds on one thread, whatever the threads."""

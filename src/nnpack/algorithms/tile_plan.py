@@ -88,6 +88,12 @@ class Blocking:
         return round_up(self.grid.fold * self.block_tiles, self.tile.mr)
 
     @property
+    def pieces(self) -> tuple[int, int]:
+        """Pieces of the outputs, and tiles of each: blocks are whole ones for any threads."""
+        size = _whole_tiles(self.tile, self.grid.fold)
+        return ceil_div(self.grid.tiles, size), size
+
+    @property
     def chunks(self) -> int:
         """Chunks of panels."""
         return ceil_div(self.panels, self.chunk_panels)

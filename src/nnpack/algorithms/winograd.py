@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, ceil_div, round_up
+from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.tile_plan import (
     BLOCK_SCALES,
     Blocking,
@@ -87,6 +88,11 @@ class WinogradAlgorithm:
         shape = self.shape(problem, target.lanes)
         return problem.dilation == (1, 1) and shape.m[0] % 2 == shape.m[1] % 2 == 0
 
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Rows of outputs side by side."""
+        shape = self.shape(problem, target.lanes)
+        return not (shape.dilated or shape.scattered)
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiplications in the transform domain, transforms, and traffic of the weights."""
         shape, blocking = self.shape(problem, target.lanes), self._blocking(problem, target, 1)
@@ -108,7 +114,7 @@ class WinogradAlgorithm:
             return Winograd(shape, tile, part, problem.epilogue.kind, blocking.storage)
 
         stages, floats = tile_stages(problem, blocking, threads, kernel)
-        return Plan(
+        plan = Plan(
             algorithm=self.name,
             stages=tuple(replace(s, arguments={**s.arguments, **words}) for s in stages),
             weight_format=winograd_format(problem, shape, blocking, words),
@@ -116,6 +122,10 @@ class WinogradAlgorithm:
             threads=threads,
             detail=winograd_detail(shape, blocking),
         )
+        if not problem.epilogue.statistics:
+            return plan
+        pieces, size = blocking.pieces
+        return with_merged_statistics(plan, problem.out_channels, pieces, size, target)
 
     def _blocking(self, problem: Problem, target: Target, threads: int) -> Blocking:
         shape, lanes = self.shape(problem, target.lanes), target.lanes

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 
+SUMS = ("sums_shift", "sums_mean", "sums_square", "sums_count")
+"""Arrays (pieces of the outputs, channels), of what was stored: see `kernels.stored_sums`."""
+
+_SUM_WORDS = ("sums_size", "sums_channels")
+
+
 def _emitted(kind: EpilogueKind) -> Activation | None:
     return None if kind.activation is None else ACTIVATIONS[kind.activation]
 
@@ -46,6 +52,8 @@ def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
         fields["residual"] = "pointer"
     if kind.per_channel:
         fields["slopes"] = "pointer"
+    if kind.statistics:
+        fields |= {**dict.fromkeys(SUMS, "pointer"), **dict.fromkeys(_SUM_WORDS, "index")}
     return fields | dict.fromkeys(_parameters(kind), "float")
 
 

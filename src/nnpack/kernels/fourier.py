@@ -47,11 +47,14 @@ class Fourier:
         """Emit the stage."""
         from nnpack.kernels.fourier_input import InputTransform
         from nnpack.kernels.fourier_output import OutputTransform
+        from nnpack.kernels.stored_sums import emit_sum_tiles
 
         fields = self.fields
         if self.part in ("all", "input"):
             InputTransform(asm, self.shape, fields).emit()
         if self.part in ("all", "output"):
             emit_multiply_function(asm, fields, self.tile, self.shape.form.planes)
+            if self.epilogue.statistics:
+                emit_sum_tiles(asm, fields, self.shape.m)
             OutputTransform(asm, self.shape, fields, self.tile.nv, self.epilogue).emit()
         emit_tile_stage(asm, fields, self.part, self.shape.form.fold, self.profile)

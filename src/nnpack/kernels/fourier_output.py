@@ -82,6 +82,9 @@ class OutputTransform:
                     emit_sum_columns(asm, form, side, place, args["m_f"], buffer)
                     self._emit_rows(args, walk, plane, channels, buffer)
                     walk.advance()
+                if self.kind.statistics:
+                    words = channels.first, channels.count, start, count
+                    asm.call("sum_tiles", block, plane, *words)
 
     def _channels(
         self, args: Arguments, epilogue: Epilogue, group: Value, channel: Value, offsets: Value

@@ -54,17 +54,25 @@ class ChunkMoments:
                 chunk.store(chunk.sum(deviation), args["square"])
 
 
+_COUNTED = {
+    **dict.fromkeys(("shifts", "counts"), "pointer"),
+    **dict.fromkeys(("channels", "chunks"), "index"),
+}
+
+
 @dataclass(frozen=True)
 class CombineMoments:
     """The stage that combines the chunks of each channel (Chan, Golub & LeVeque, 1979).
 
     Writes (channels,): ``batch_mean`` and the biased ``variance``; with ``terms`` besides
     ``inverse_std = 1/sqrt(variance + eps)`` and ``slope = gamma * inverse_std``, or inverse_std
-    itself. A task is a vector of channels.
+    itself. A task is a vector of channels. With ``counted`` there are ``chunks`` chunks, ``counts``
+    (chunks, channels) says how many numbers each has, and ``shifts`` what its mean is relative to.
     """
 
     terms: bool
     gamma: bool = False
+    counted: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
@@ -74,6 +82,8 @@ class CombineMoments:
             fields |= {"inverse_std": "pointer", "slope": "pointer", "eps": "float"}
         if self.gamma:
             fields["gamma"] = "pointer"
+        if self.counted:
+            return fields | _COUNTED
         return {**fields, **EXTENTS, **CHUNKS}
 
     def emit(self, asm: Assembler) -> None:
@@ -89,17 +99,23 @@ class CombineMoments:
                 if self.terms:
                     _store_terms(asm, args, variance, channel, mask, self.gamma)
 
-    @staticmethod
     def _combine(
-        asm: Assembler, args: Arguments, channel: Value, mask: Value
+        self, asm: Assembler, args: Arguments, channel: Value, mask: Value
     ) -> tuple[Value, Value, Value]:
         # Relative to the first chunk's mean, so that a great mean does not round off the steps.
-        origin = asm.load(args["mean"], channel, mask=mask)
+        origin = asm.load(args["shifts" if self.counted else "mean"], channel, mask=mask)
         carry = dict.fromkeys(("mean", "square", "count"), asm.zeros())
-        with asm.loop(args["image_chunks"] * args["parts"], carry=carry) as number:
-            size = asm.splat(asm.to_float(chunk_size(asm, args, number)))
+        chunks = args["chunks"] if self.counted else args["image_chunks"] * args["parts"]
+        with asm.loop(chunks, carry=carry) as number:
             offset = number * args["channels"] + channel
-            distance = asm.load(args["mean"], offset, mask=mask) - origin - carry["mean"]
+            mean = asm.load(args["mean"], offset, mask=mask)
+            if self.counted:
+                size = asm.load(args["counts"], offset, mask=mask)
+                mean = asm.load(args["shifts"], offset, mask=mask) - origin + mean
+            else:
+                size = asm.splat(asm.to_float(chunk_size(asm, args, number)))
+                mean = mean - origin
+            distance = mean - carry["mean"]
             count = carry["count"] + size
             share = asm.divide(size, count)
             step = distance * share

@@ -65,6 +65,7 @@ class Winograd:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
+        from nnpack.kernels.stored_sums import emit_sum_tiles
         from nnpack.kernels.winograd_input import InputTransform
         from nnpack.kernels.winograd_output import OutputTransform
         from nnpack.kernels.winograd_phases import PhaseTransform
@@ -76,6 +77,8 @@ class Winograd:
         if self.part in ("all", "output"):
             frequencies, depth_at = self.shape.frequencies, self._depth_at
             emit_multiply_function(asm, fields, self.tile, frequencies, depth_at)
+            if self.epilogue.statistics:
+                emit_sum_tiles(asm, fields, self.shape.m)
             OutputTransform(asm, self.shape, fields, self.tile.nv, self.epilogue).emit()
         emit_tile_stage(asm, fields, self.part, 1, self.profile)
 

@@ -71,6 +71,9 @@ class OutputTransform:
                     self._emit_columns(args, source + tile * lanes, buffer)
                     self._emit_tile(args, walk, plane, channels, buffer)
                     walk.advance()
+                if self.kind.statistics:
+                    words = channels.first, channels.count, start, count
+                    asm.call("sum_tiles", block, plane, *words)
 
     def _channels(
         self, args: Arguments, epilogue: Epilogue, group: Value, channel: Value, offsets: Value
