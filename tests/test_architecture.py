@@ -30,7 +30,7 @@ VOCABULARY = {
     "resampling": {"frozen", "pool_problem", "reshaping_problem"},
     "settings": {"errors", "frozen"},
     "output_gradient_problem": {"epilogue", "errors", "frozen", "geometry"},
-    "gradient_problem": {"frozen", "geometry", "problem"},
+    "gradient_problem": {"frozen", "geometry", "output_gradient_problem", "problem"},
     "linear_problem": {"arguments", "epilogue", "errors", "frozen", "problem"},
     "input_gradient": {"epilogue", "geometry", "problem"},
     "softmax_problem": {"arguments", "errors", "frozen"},

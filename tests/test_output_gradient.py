@@ -16,7 +16,7 @@ import nnpack
 from nnpack.algorithms.output_gradient import plan_output_gradient
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
-from nnpack.output_gradient_problem import OutputGradientProblem, TellingActivation
+from nnpack.output_gradient_problem import OutputGradientProblem, SingleActivation
 from nnpack.problem import dense_strides
 from nnpack.runtime.memory import address
 from tests.guard import guarded_array, guarded_copy
@@ -26,7 +26,7 @@ from tests.problems import laid_out
 
 Float32Array = npt.NDArray[np.float32]
 
-ACTIVATIONS: tuple[TellingActivation, ...] = (
+ACTIVATIONS: tuple[SingleActivation, ...] = (
     nnpack.Relu(),
     nnpack.Relu(slope=0.2),
     nnpack.Elu(),
@@ -72,7 +72,7 @@ def _operands(shape: tuple[int, ...], activation: Any) -> tuple[Float32Array, Fl
 
 @given(shape=SHAPES, activation=st.sampled_from(ACTIVATIONS), layouts=st.tuples(LAYOUTS, LAYOUTS))
 def test_gradients_are_masked_and_summed(
-    shape: tuple[int, ...], activation: TellingActivation, layouts: tuple[str, str]
+    shape: tuple[int, ...], activation: SingleActivation, layouts: tuple[str, str]
 ) -> None:
     grad, y = _operands(shape, activation)
     expected = _expected(grad, activation, y)
@@ -90,7 +90,7 @@ def test_gradients_are_masked_and_summed(
 @pytest.mark.parametrize("target", TARGETS, ids=name_of)
 @pytest.mark.parametrize("activation", [None, *ACTIVATIONS], ids=str)
 def test_nothing_beyond_the_arguments_is_touched(
-    target: Target, activation: TellingActivation | None
+    target: Target, activation: SingleActivation | None
 ) -> None:
     shape = (2, 3, 5, 13)
     grad, y = _operands(shape, activation)
@@ -108,7 +108,7 @@ def test_nothing_beyond_the_arguments_is_touched(
     expected = grad if activation is None else _expected(grad, activation, y)
 
     def check(side: Any) -> None:
-        arrays = {"grad": guarded_copy(grad, side), "output": guarded_copy(y, side)}
+        arrays = {"grad_output": guarded_copy(grad, side), "output": guarded_copy(y, side)}
         arrays |= {"masked": guarded_array(shape, side), "sums": guarded_array(3, side)}
         arrays["sums"][...] = 7
         program.run({name: address(array) for name, array in arrays.items()})
@@ -131,7 +131,7 @@ def test_results_are_the_same_for_any_number_of_threads() -> None:
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
-def test_other_gradients_mask_as_well(activation: TellingActivation) -> None:
+def test_other_gradients_mask_as_well(activation: SingleActivation) -> None:
     rng = np.random.default_rng(2)
     x, weight = rng.standard_normal((2, 6, 9, 8), np.float32), rng.random((4, 6, 3, 3), np.float32)
     y = nnpack.conv2d(x, weight, padding=1, stride=2, activation=activation)
@@ -205,3 +205,61 @@ def test_malformed_arguments_are_one_error(
 ) -> None:
     with pytest.raises(error, match=message):
         nnpack.conv2d_bias_gradient(**({"grad_output": GRAD} | change))
+
+
+SLOPES = np.array([0.25, 1.5, 0.01], np.float32)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_gradients_of_a_prelu(axis: int) -> None:
+    rng = np.random.default_rng(2)
+    x, grad = np.moveaxis(rng.standard_normal((2, 4, 19, 3), np.float32), 3, axis % 3 + 1)
+    slope = np.array([0.25, -1.5, 0], np.float32)
+    shape = np.ones(3, int)
+    shape[axis] = 3
+    wide = slope.reshape(shape).astype(np.float64)
+    found = nnpack.prelu_gradient(grad, x, slope, axis=axis)
+    np.testing.assert_allclose(found[0], np.where(x > 0, grad, wide * grad), rtol=1e-6)
+    others = tuple(n for n in range(3) if n != axis % 3)
+    falls = (grad.astype(np.float64) * np.minimum(x, 0)).sum(axis=others)
+    np.testing.assert_allclose(found[1], falls, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prelu_behind_a_convolution() -> None:
+    rng = np.random.default_rng(3)
+    x, weight = rng.standard_normal((2, 6, 9, 8), np.float32), rng.random((3, 6, 3, 3), np.float32)
+    prelu = nnpack.Prelu(SLOPES)
+    sums = nnpack.conv2d(x, weight - 0.5)
+    y = nnpack.conv2d(x, weight - 0.5, activation=prelu)
+    grad = rng.standard_normal(y.shape, dtype=np.float32)
+    masked, bias, slopes = nnpack.conv2d_output_gradient(grad, prelu, y)
+    expected, falls = nnpack.prelu_gradient(grad, sums, SLOPES)
+    np.testing.assert_array_equal(masked, expected)
+    np.testing.assert_allclose(bias, expected.sum(axis=(0, 2, 3)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(slopes, falls, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(
+        nnpack.conv2d_input_gradient(grad, weight, x.shape, activation=prelu, output=y),
+        nnpack.conv2d_input_gradient(masked, weight, x.shape),
+    )
+    alone = nnpack.conv2d_bias_gradient(grad, activation=prelu, output=y)
+    np.testing.assert_array_equal(alone, bias)
+
+
+@pytest.mark.parametrize(
+    ("slopes", "message"),
+    [([1, 0, 1], "greater than 0"), ([1, -1, 1], "falls on one side"), ([1, 1], "slope.shape")],
+)
+def test_slopes_that_the_output_does_not_tell(slopes: list[float], message: str) -> None:
+    grad = np.ones((1, 3, 2, 2), np.float32)
+    with pytest.raises(nnpack.ProblemError, match=message):
+        nnpack.conv2d_output_gradient(grad, nnpack.Prelu(np.array(slopes, np.float32)), grad)
+
+
+def test_malformed_arguments_of_a_prelu() -> None:
+    grad = np.ones((1, 3, 2, 2), np.float32)
+    for changed in ({"slope": SLOPES[1:]}, {"x": grad[:, :1]}, {"axis": 4}, {"out": grad}):
+        words: Any = {"grad_output": grad, "x": grad, "slope": SLOPES} | changed
+        with pytest.raises(nnpack.ProblemError):
+            nnpack.prelu_gradient(**words)
+    empty = nnpack.prelu_gradient(grad[:0], grad[:0], SLOPES)
+    np.testing.assert_array_equal(empty[1], np.zeros(3))

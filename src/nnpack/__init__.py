@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         conv2d_input_gradient,
         conv_transpose2d_input_gradient,
         explain_conv2d_input_gradient,
+        explain_conv_transpose2d_input_gradient,
     )
     from nnpack.functional.linear import (
         linear,
@@ -66,7 +67,11 @@ if TYPE_CHECKING:
         linear_weight_gradient,
     )
     from nnpack.functional.normalization import batch_norm, batch_norm_gradient, fold_batch_norm
-    from nnpack.functional.output_gradients import conv2d_bias_gradient, conv2d_output_gradient
+    from nnpack.functional.output_gradients import (
+        conv2d_bias_gradient,
+        conv2d_output_gradient,
+        prelu_gradient,
+    )
     from nnpack.functional.pooling import (
         adaptive_avg_pool2d,
         adaptive_max_pool2d,
@@ -100,6 +105,7 @@ if TYPE_CHECKING:
         conv2d_weight_gradient,
         conv_transpose2d_weight_gradient,
         explain_conv2d_weight_gradient,
+        explain_conv_transpose2d_weight_gradient,
     )
     from nnpack.integrations import torch as torch
     from nnpack.layers.convolution import Conv2d, ConvTranspose2d
@@ -164,6 +170,8 @@ __all__ = [
     "elu",
     "explain_conv2d_input_gradient",
     "explain_conv2d_weight_gradient",
+    "explain_conv_transpose2d_input_gradient",
+    "explain_conv_transpose2d_weight_gradient",
     "export_wisdom",
     "fold_batch_norm",
     "forget_wisdom",
@@ -189,6 +197,7 @@ __all__ = [
     "pad2d",
     "pad2d_gradient",
     "prelu",
+    "prelu_gradient",
     "relu",
     "set_num_threads",
     "sigmoid",
@@ -250,9 +259,14 @@ _NAMES_BY_MODULE = {
         "conv2d_input_gradient",
         "conv_transpose2d_input_gradient",
         "explain_conv2d_input_gradient",
+        "explain_conv_transpose2d_input_gradient",
     ],
     "nnpack.functional.normalization": ["batch_norm", "batch_norm_gradient", "fold_batch_norm"],
-    "nnpack.functional.output_gradients": ["conv2d_bias_gradient", "conv2d_output_gradient"],
+    "nnpack.functional.output_gradients": [
+        "conv2d_bias_gradient",
+        "conv2d_output_gradient",
+        "prelu_gradient",
+    ],
     "nnpack.functional.linear": [
         "linear",
         "linear_bias_gradient",
@@ -292,6 +306,7 @@ _NAMES_BY_MODULE = {
         "conv2d_weight_gradient",
         "conv_transpose2d_weight_gradient",
         "explain_conv2d_weight_gradient",
+        "explain_conv_transpose2d_weight_gradient",
     ],
     "nnpack.layers.convolution": ["Conv2d", "ConvTranspose2d"],
     "nnpack.layers.linear": ["Linear"],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from nnpack.algorithms.base import Estimate, direct_error
+from nnpack.algorithms.base import FLOAT_BYTES, Estimate
+from nnpack.algorithms.output_gradient import plan_masked
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_table import (
     WEIGHT_GRADIENT_ALGORITHMS,
@@ -17,12 +18,9 @@ from nnpack.explanation import Candidate, Explanation
 from nnpack.frozen import replace
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.plan import Plan
-from nnpack.planner import ERROR_BOUNDS, check_algorithm
+from nnpack.planner import check_algorithm, inaccuracy, refusal_message
 
 __all__ = ["explain_weight_gradient", "plan_weight_gradient", "weight_gradient_planner"]
-
-# Single runs scatter about the expected greatest error by up to this factor.
-_SCATTER = 1.4
 
 
 @functools.cache
@@ -40,7 +38,27 @@ def plan_weight_gradient(
 
     Raises AlgorithmError when the named algorithm cannot do the problem.
     """
-    return _choose(problem, algorithm, target).build(problem, target, threads)
+    chosen = _choose(problem, algorithm, target)
+    if problem.masking is None:
+        return chosen.build(problem, target, threads)
+    return _plan_masked(problem, chosen, target, threads)
+
+
+def _plan_masked(
+    problem: WeightGradientProblem, chosen: WeightGradientAlgorithm, target: Target, threads: int
+) -> Plan:
+    """Some images at a time, which add to the sums of those before."""
+    assert problem.masking is not None
+    x_n, grad_n = problem.x_strides[0], problem.grad_strides[0]
+    slot, other, stride = ("x", "grad", grad_n) if problem.masks_x else ("grad", "x", x_n)
+
+    def plan_of(first: int, images: int) -> Plan:
+        forward = replace(problem.forward, batch=images)
+        adds = problem.accumulate or first > 0
+        block = replace(problem, forward=forward, accumulate=adds, masking=None)
+        return chosen.build(block, target, threads)
+
+    return plan_masked(problem.masking, plan_of, slot, {other: FLOAT_BYTES * stride}, target)
 
 
 def explain_weight_gradient(
@@ -95,23 +113,8 @@ def _choose(problem: WeightGradientProblem, name: str, target: Target) -> Weight
         reasons.append(reason)
     if possible:
         return min(possible, key=lambda item: item[:2])[2]
-    why = "; ".join(dict.fromkeys(reasons)) or "does not compute weight gradients"
-    raise AlgorithmError(f"algorithm={name!r} {why}; use algorithm='auto'")
+    raise AlgorithmError(refusal_message(name, reasons or ["does not compute weight gradients"]))
 
 
 def _inaccuracy(problem: WeightGradientProblem, estimate: Estimate) -> str | None:
-    """Why the expected error is too large, or None; direct summation always passes."""
-    accuracy = problem.forward.accuracy
-    greatest, relative_l2 = ERROR_BOUNDS[accuracy]
-    direct = direct_error(problem.depth)
-    found = (
-        ("greatest", estimate.error, max(greatest / _SCATTER, 1.01 * direct)),
-        ("relative L2", estimate.relative_l2, max(relative_l2, direct / 2)),
-    )
-    for name, expected, bound in found:
-        if expected > bound:
-            return (
-                f"has an expected {name} error of {expected:.1e}, "
-                f"accuracy={accuracy!r} allows {bound:.1e}"
-            )
-    return None
+    return inaccuracy(problem.forward.accuracy, problem.depth, estimate)

@@ -6,6 +6,7 @@ import math
 
 from nnpack.frozen import dataclass
 from nnpack.geometry import Pair, Shape
+from nnpack.output_gradient_problem import OutputGradientProblem
 from nnpack.problem import Problem, RowStrides
 
 __all__ = ["WeightGradientProblem"]
@@ -18,12 +19,15 @@ class WeightGradientProblem:
     ``gw[k, c, p, q] = sum grad[n, k, i, j] * x[n, c, i*sh + p*dh - top, j*sw + q*dw - left]`` over
     images n and outputs (i, j) of ``forward``, whose epilogue and output strides do not matter.
     ``grad_strides`` are those of (n, k), in elements; the pixels of a plane of grad are
-    consecutive. With ``accumulate`` the sums are added to what gw holds.
+    consecutive. With ``accumulate`` the sums are added to what gw holds. With ``masking`` grad, or
+    x if ``masks_x``, is what that gives, and its strides are dense.
     """
 
     forward: Problem
     grad_strides: Pair
     accumulate: bool = False
+    masking: OutputGradientProblem | None = None
+    masks_x: bool = False
 
     @property
     def x_strides(self) -> RowStrides:

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nnpack.epilogue import Clip, Elu, Relu, Sigmoid, Tanh
+from nnpack.epilogue import ChannelSlopes, Clip, Elu, Prelu, Relu, Sigmoid, Tanh, check_slopes
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.frozen import dataclass
 from nnpack.geometry import Pair, Shape
 
-__all__ = ["OutputGradientProblem", "check_activation"]
+__all__ = ["OutputGradientProblem", "SingleActivation", "TellingActivation", "check_activation"]
 
 
-TellingActivation = Relu | Elu | Clip | Sigmoid | Tanh
-"""Activations whose derivative can be told from their output."""
+SingleActivation = Relu | Elu | Clip | Sigmoid | Tanh
+TellingActivation = SingleActivation | Prelu
+"""Activations whose derivative can be told from their output; those that are one for all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputGradientProblem:
     """``masked = grad * act'(output)`` of ``shape`` (N, O, H, W), and its sum by channel.
 
-    Strides are those of (n, k), in elements; planes are dense. ``masked`` and ``sums`` say what is
-    wanted; with ``accumulate`` the sums are added to what their array holds.
+    Strides are those of (n, k), in elements; planes are dense. ``masked``, ``sums`` and ``falls``,
+    the sums of ``grad * min(output, 0)``, say what is wanted; with ``accumulate`` the sums are
+    added to what their arrays hold. The slopes of a `Prelu` are an array, passed at run time.
     """
 
     shape: Shape
-    activation: TellingActivation | None
+    activation: SingleActivation | ChannelSlopes | None
     grad_strides: Pair
     output_strides: Pair
     masked: bool
     sums: bool
+    falls: bool = False
     accumulate: bool = False
 
 
@@ -47,16 +50,29 @@ def check_activation(
         return None
     if not isinstance(activation, TellingActivation):
         raise DtypeError(
-            f"activation={activation!r} must be Relu, Elu, Clip, Sigmoid or Tanh, an instance; "
-            "behind others, multiply grad_output by the derivative"
+            f"activation={activation!r} must be Relu, Prelu, Elu, Clip, Sigmoid or Tanh, an "
+            "instance; behind others, take activation_gradient of the sums"
         )
     if output_shape is None:
         raise ProblemError(f"activation={activation!r} needs output=, what it gave")
-    if (isinstance(activation, Relu) and activation.slope < 0) or (
-        isinstance(activation, Elu) and activation.alpha < 0
-    ):
+    if isinstance(activation, Prelu) and len(output_shape) > 1:
+        check_slopes(activation, output_shape[1])
+    if not all(number >= 0 for number in _slopes(activation)):
         raise ProblemError(
             f"activation={activation!r} falls on one side: its output does not tell its input; "
-            "multiply grad_output by the derivative"
+            "take activation_gradient or prelu_gradient of the sums"
         )
     return activation
+
+
+def _slopes(activation: TellingActivation) -> Sequence[float]:
+    """What the activation multiplies numbers below zero by, or their exponential."""
+    match activation:
+        case Relu(slope=slope):
+            return (slope,)
+        case Elu(alpha=alpha):
+            return (alpha,)
+        case Prelu(slope=slopes):
+            return tuple(slopes)
+        case _:
+            return ()

@@ -22,6 +22,7 @@ __all__ = [
     "aligned",
     "chain_plans",
     "combine_plans",
+    "in_workspace",
     "packed_in_workspace",
     "place_values",
     "profiled",
@@ -145,7 +146,7 @@ def packed_in_workspace(plan: Plan) -> tuple[tuple[Stage, ...], int]:
     """Stages that pack the weights into the workspace and then run, and the bytes they borrow."""
     start = aligned(plan.workspace_bytes)
     stages = (*plan.weight_format.stages, *plan.stages)
-    placed = tuple(_in_workspace(stage, "packed", start) for stage in stages)
+    placed = tuple(in_workspace(stage, "packed", start) for stage in stages)
     return placed, start + plan.weight_format.nbytes
 
 
@@ -156,8 +157,8 @@ def chain_plans(first: Plan, second: Plan, nbytes: int) -> Plan:
     """
     start = aligned(max(first.workspace_bytes, second.workspace_bytes))
     stages = (
-        *(_in_workspace(stage, "y", start) for stage in first.stages),
-        *(_in_workspace(stage, "x", start) for stage in second.stages),
+        *(in_workspace(stage, "y", start) for stage in first.stages),
+        *(in_workspace(stage, "x", start) for stage in second.stages),
     )
     return replace(first, stages=stages, workspace_bytes=start + nbytes)
 
@@ -182,7 +183,7 @@ def place_values(spans: Sequence[tuple[int, int, int]]) -> tuple[list[int], int]
     return offsets, total
 
 
-def _in_workspace(stage: Stage, slot: str, start: int) -> Stage:
+def in_workspace(stage: Stage, slot: str, start: int) -> Stage:
     """The stage with what was in ``slot`` at ``start`` of the workspace."""
     arguments = {
         name: Slot("workspace", start + value.offset)

@@ -23,14 +23,16 @@ from nnpack.algorithms.following import (
     following_passes,
     with_following_passes,
 )
+from nnpack.algorithms.output_gradient import plan_masked
 from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
 from nnpack.algorithms.table import algorithm_names, find_algorithms
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
 from nnpack.explanation import AnyProblem, Candidate, Explanation
 from nnpack.frozen import dataclass, replace
+from nnpack.output_gradient_problem import OutputGradientProblem
 from nnpack.plan import Plan, combine_plans
-from nnpack.problem import Problem, TransposedProblem
+from nnpack.problem import Accuracy, Problem, TransposedProblem
 from nnpack.transposed import has_gaps, transposed_phases
 from nnpack.verbose import is_verbose, report
 
@@ -42,9 +44,12 @@ __all__ = [
     "check_algorithm",
     "check_applicable",
     "explain",
+    "inaccuracy",
     "list_choices",
+    "make_masked_plan",
     "make_plan",
     "plan_choice",
+    "refusal_message",
 ]
 
 # What each accuracy allows of max|error| / max|reference|, and of the relative L2 error.
@@ -122,6 +127,26 @@ def _make_plan(
     if is_verbose():
         _report(problem, algorithm, target, plan, chosen, measured)
     return plan
+
+
+def make_masked_plan(
+    problem: AnyProblem,
+    masking: OutputGradientProblem,
+    algorithm: str,
+    target: Target,
+    threads: int,
+) -> Plan:
+    """The plan of ``problem`` where x, dense, is what ``masking`` gives; the weights are packed.
+
+    The algorithm is that of all images, which are computed some at a time.
+    """
+    chosen, _ = _choose(problem, algorithm, target, threads, packs=True)
+
+    def plan_of(_: int, images: int) -> Plan:
+        return plan_choice(replace(problem, batch=images), chosen, target, threads)
+
+    y_bytes = FLOAT_BYTES * problem.y_strides[0]
+    return plan_masked(masking, plan_of, "x", {"y": y_bytes, "residual": y_bytes}, target)
 
 
 def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: int) -> Plan:
@@ -300,7 +325,7 @@ def _fastest(problem: Problem, name: str, target: Target, packs: bool) -> Algori
         if refusal is not None:
             reasons.append(refusal)
     if not possible:
-        raise AlgorithmError(_refusal_message(name, reasons))
+        raise AlgorithmError(refusal_message(name, reasons))
     accurate = _most_accurate(problem, possible)
     accurate.sort(key=lambda pair: pair[1].seconds)
     return _fastest_packing(problem, accurate, target) if packs else accurate[0][0]
@@ -341,14 +366,22 @@ def _most_accurate(
     return [pair for pair in pairs if keeps(pair[1])] or pairs
 
 
-def _refusal_message(name: str, reasons: Sequence[str]) -> str:
+def refusal_message(name: str, reasons: Sequence[str]) -> str:
+    """Why no algorithm that ``name`` allows can do a problem."""
     return f"algorithm={name!r} {'; '.join(dict.fromkeys(reasons))}; use algorithm='auto'"
 
 
 def _inaccuracy(problem: Problem, estimate: Estimate) -> str | None:
-    """Why the expected error is too large, or None; direct summation always passes."""
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    greatest, relative_l2 = ERROR_BOUNDS[problem.accuracy]
+    return inaccuracy(problem.accuracy, depth, estimate)
+
+
+def inaccuracy(accuracy: Accuracy, depth: int, estimate: Estimate) -> str | None:
+    """Why the expected error of sums of ``depth`` products is too large, or None.
+
+    Direct summation always passes.
+    """
+    greatest, relative_l2 = ERROR_BOUNDS[accuracy]
     if estimate.rounding:
         greatest, relative_l2 = greatest + _ROUNDING_BOUNDS[0], relative_l2 + _ROUNDING_BOUNDS[1]
     found = (
@@ -359,7 +392,7 @@ def _inaccuracy(problem: Problem, estimate: Estimate) -> str | None:
         if expected > bound:
             return (
                 f"has an expected {name} error of {expected:.1e}, "
-                f"accuracy={problem.accuracy!r} allows {bound:.1e}"
+                f"accuracy={accuracy!r} allows {bound:.1e}"
             )
     return None
 

@@ -26,7 +26,7 @@ def activation_gradient(
 ) -> Float32Array:
     """``grad_output * f'(x)`` where ``grad_output`` is the gradient of ``f(x)``, of x's shape.
 
-    ``activation`` is any but `Prelu`, of which the slopes have gradients too. At the corners of
+    ``activation`` is any but `Prelu`, for which there is `prelu_gradient`. At the corners of
     `Relu`, `Clip` and `HardSigmoid` the derivative is 0 (or the slope of Relu). For those that tell
     their derivative from their output see `conv2d_output_gradient`. ``out`` may be either array.
 
@@ -37,7 +37,7 @@ def activation_gradient(
         raise DtypeError("activation=None has no derivative; pass Relu(), Elu(), ...")
     Epilogue(activation=activation)  # which refuses what is no activation
     if isinstance(activation, Prelu):
-        raise ProblemError("activation=Prelu has slopes for each channel; it is not done here")
+        raise ProblemError("activation=Prelu has slopes, which have gradients too: prelu_gradient")
     if grad.shape != x.shape:
         raise ProblemError(f"grad_output.shape={grad.shape} must be that of x, {x.shape}")
     inputs = {"x": x, "grad_output": grad}

@@ -19,14 +19,12 @@ from nnpack.arrays import (
     undefined_moments,
     with_unit_column_stride,
 )
-from nnpack.codegen.target import Target, host_target
 from nnpack.epilogue import activation_arrays
-from nnpack.execution import Program, Runnable
+from nnpack.execution import Runnable
 from nnpack.functional.residual import placed_output
-from nnpack.functional.running import reported
+from nnpack.functional.running import packing_program
 from nnpack.functional.stating import are_plain
-from nnpack.plan import packed_in_workspace
-from nnpack.planner import AnyProblem, check_algorithm, make_plan
+from nnpack.planner import AnyProblem, check_algorithm
 from nnpack.problem import (
     Accuracy,
     Activation,
@@ -286,7 +284,7 @@ def _prepare(
     names: tuple[str, ...],
     algorithm: str,
     threads: int,
-    generation: int,
+    _generation: int,
     *values: Any,
 ) -> tuple[AnyProblem, Runnable | None]:
     """The problem that ``statement`` makes of shapes and arguments, and its program if any."""
@@ -295,13 +293,4 @@ def _prepare(
     check_algorithm(algorithm)
     if problem.is_empty:
         return problem, None
-    return problem, _cold_program(problem, algorithm, host_target(), threads, generation)
-
-
-@functools.lru_cache(maxsize=256)
-def _cold_program(
-    problem: AnyProblem, algorithm: str, target: Target, threads: int, _generation: int
-) -> Runnable:
-    plan = make_plan(problem, algorithm, target, threads, packs=True)
-    stages, workspace_bytes = packed_in_workspace(plan)
-    return reported(Program(stages, target, threads, workspace_bytes), problem, plan)
+    return problem, packing_program(problem, algorithm, threads)

@@ -1,26 +1,59 @@
-"""Gradients in a convolution's sums, before activation and bias, and in the bias."""
+"""Gradients in a convolution's sums, before activation and bias, in the bias and in slopes."""
 
 from __future__ import annotations
 
-from typing import SupportsIndex
+from collections.abc import Mapping
+from typing import SupportsIndex, overload
 
 import numpy as np
 
 from nnpack.algorithms.output_gradient import plan_output_gradient
-from nnpack.arguments import as_shape
+from nnpack.arguments import as_axis, as_shape
 from nnpack.arrays import Float32Array, as_float32, element_strides
-from nnpack.epilogue import Activation
+from nnpack.epilogue import Activation, ChannelSlopes, Prelu, activation_arrays, check_slopes
+from nnpack.errors import ProblemError
+from nnpack.frozen import dataclass
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
 from nnpack.functional.running import run_planned
 from nnpack.output_gradient_problem import (
     OutputGradientProblem,
-    TellingActivation,
+    SingleActivation,
     check_activation,
 )
+from nnpack.problem import RowStrides, dense_strides
 from nnpack.runtime.memory import empty_output
 from nnpack.settings import resolve_num_threads
 
-__all__ = ["behind_activation", "conv2d_bias_gradient", "conv2d_output_gradient", "dense_planes"]
+__all__ = [
+    "Masking",
+    "conv2d_bias_gradient",
+    "conv2d_output_gradient",
+    "dense_planes",
+    "masking_of",
+    "prelu_gradient",
+]
+
+
+@overload
+def conv2d_output_gradient(
+    grad_output: object,
+    activation: Prelu,
+    output: object,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> tuple[Float32Array, Float32Array, Float32Array]: ...
+
+
+@overload
+def conv2d_output_gradient(
+    grad_output: object,
+    activation: SingleActivation,
+    output: object,
+    *,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> tuple[Float32Array, Float32Array]: ...
 
 
 def conv2d_output_gradient(
@@ -30,28 +63,69 @@ def conv2d_output_gradient(
     *,
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
-) -> tuple[Float32Array, Float32Array]:
+) -> tuple[Float32Array, ...]:
     """The gradients in the sums of a convolution and in its bias, behind its activation.
 
     ``output`` (N, O, H, W) is what `conv2d` with ``activation`` gave, ``grad_output`` the gradient
     in it: returns ``grad_output * activation'(output)``, for `conv2d_input_gradient` and
-    `conv2d_weight_gradient` of the same layer, and its sum (O,), in one pass over memory. Where
-    the activation has a corner its derivative is that from the left; a NaN in ``output`` lets the
-    gradient through. The gradient of a residual added before the activation is the first of the
-    two as well.
+    `conv2d_weight_gradient` of the same layer, and its sum (O,), in one pass over memory. Behind a
+    `Prelu` there is a third, the gradient in its slopes (O,), which must all be greater than 0.
+    Where the activation has a corner its derivative is that from the left; a NaN in ``output`` lets
+    the gradient through. The gradient of a residual added before the activation is the first of
+    them as well.
 
     Raises ProblemError or DtypeError for malformed arguments, and when the output does not tell
-    the derivative (those of Relu, Elu, Clip, Sigmoid and Tanh do, but
-    for negative parameters).
+    the derivative (those of Relu, Prelu, Elu, Clip, Sigmoid and Tanh do, but for negative
+    parameters).
     """
     grad = as_float32("grad_output", grad_output, 4)
-    y = as_float32("output", output, 4)
-    check_gradient("output", y, grad.shape)
-    known = check_activation(activation, y.shape)
-    masked = gradient_output(grad.shape, out, False, {"grad_output": grad, "output": y})
-    sums = empty_output((grad.shape[1],))
-    _run(grad, known, y, masked, sums, False, threads)
-    return masked, sums
+    masking = masking_of(grad, activation, output)
+    masked = gradient_output(grad.shape, out, False, masking.given)
+    sums = {"sums": empty_output((grad.shape[1],))}
+    if not isinstance(activation, Prelu):
+        _run(masking, {"masked": masked, **sums}, False, threads)
+        return masked, sums["sums"]
+    if not all(slope > 0 for slope in activation.slope):
+        raise ProblemError(
+            f"activation={activation!r} must have slopes greater than 0, for what is multiplied by "
+            "0 does not tell the slope's gradient; take prelu_gradient of the sums"
+        )
+    sums["falls"] = empty_output((grad.shape[1],))
+    _run(masking, {"masked": masked, **sums}, False, threads)
+    # Where x < 0 it is output / slope.
+    np.divide(sums["falls"], activation.array, out=sums["falls"])
+    return masked, sums["sums"], sums["falls"]
+
+
+def prelu_gradient(
+    grad_output: object,
+    x: object,
+    slope: object,
+    *,
+    axis: SupportsIndex = 1,
+    threads: SupportsIndex | None = None,
+    out: Float32Array | None = None,
+) -> tuple[Float32Array, Float32Array]:
+    """The gradients of `prelu` in x and in its slopes (x.shape[axis],), in one pass.
+
+    ``grad_output`` is the gradient in ``prelu(x, slope)``. The slopes may be of any sign, as they
+    are told from x. ``out`` is for the gradient in x.
+
+    Raises ProblemError or DtypeError for malformed arguments, before anything is written.
+    """
+    x, grad = as_float32("x", x), as_float32("grad_output", grad_output)
+    check_gradient("grad_output", grad, x.shape)
+    place, activation = as_axis("axis", axis, x.ndim), Prelu(slope)
+    channels = x.shape[place]
+    check_slopes(activation, channels)
+    given = {"grad_output": grad, "x": x}
+    result, falls = gradient_output(x.shape, out, False, given), empty_output((channels,))
+    before = int(np.prod(x.shape[:place]))
+    shape = before, channels, int(np.prod(x.shape[place + 1 :])), 1
+    dense = [np.ascontiguousarray(array).reshape(shape) for array in (grad, x)]
+    masking = Masking(dense[0], ChannelSlopes(), dense[1], activation_arrays(activation))
+    _run(masking, {"masked": result.reshape(shape), "falls": falls}, False, threads)
+    return result, falls
 
 
 def conv2d_bias_gradient(
@@ -72,33 +146,70 @@ def conv2d_bias_gradient(
     Raises ProblemError or DtypeError for malformed arguments.
     """
     grad = as_float32("grad_output", grad_output, 4)
-    y = None if output is None else as_float32("output", output, 4)
-    known = check_activation(activation, None if y is None else y.shape)
-    given = {"grad_output": grad}
-    if y is not None:
-        given["output"] = check_gradient("output", y, grad.shape)
+    masking = masking_of(grad, activation, output)
     as_shape("grad_output", grad.shape, ("N", "O", "H", "W"))
-    sums = gradient_output((grad.shape[1],), out, accumulate, given)
-    _run(grad, known, y, None, sums, accumulate, threads)
+    sums = gradient_output((grad.shape[1],), out, accumulate, masking.given)
+    _run(masking, {"sums": sums}, accumulate, threads)
     return sums
 
 
-def behind_activation(
-    grad: Float32Array,
-    activation: Activation | None,
-    output: object,
-    threads: SupportsIndex | None,
-) -> Float32Array:
-    """``grad * activation'(output)``, or ``grad`` itself where there is no activation."""
-    if activation is None and output is None:
-        return grad
+@dataclass(frozen=True)
+class Masking:
+    """A gradient, and the activation and output it is behind, if it is behind any; checked."""
+
+    grad: Float32Array
+    activation: SingleActivation | ChannelSlopes | None
+    output: Float32Array | None
+    slopes: Mapping[str, Float32Array]
+
+    @property
+    def given(self) -> dict[str, Float32Array]:
+        """What the user gave, under the names of the arguments."""
+        output = {} if self.output is None else {"output": self.output}
+        return {"grad_output": self.grad, **output}
+
+    def read_as(
+        self, slot: str
+    ) -> tuple[OutputGradientProblem | None, dict[str, Float32Array], RowStrides]:
+        """How another gradient reads this one: as ``slot``, or masked, where that is to be done.
+
+        The strides are those of the slot; what is masked is dense.
+        """
+        if self.activation is None:
+            return None, {slot: self.grad}, element_strides(self.grad)
+        problem, arrays = self.stated({"masked": None})
+        return problem, arrays, dense_strides(self.grad.shape)[:3]
+
+    def stated(
+        self, wanted: Mapping[str, object], accumulate: bool = False
+    ) -> tuple[OutputGradientProblem, dict[str, Float32Array]]:
+        """The problem, of ``wanted`` results, and the arrays it reads, by slot."""
+        arrays = {name: dense_planes(array) for name, array in self.given.items()}
+        strides = {name: element_strides(array)[:2] for name, array in arrays.items()}
+        problem = OutputGradientProblem(
+            shape=self.grad.shape,
+            activation=self.activation,
+            grad_strides=strides["grad_output"],
+            output_strides=strides.get("output", (0, 0)),
+            masked="masked" in wanted,
+            sums="sums" in wanted,
+            falls="falls" in wanted,
+            accumulate=accumulate,
+        )
+        return problem, arrays | dict(self.slopes)
+
+
+def masking_of(grad: Float32Array, activation: Activation | None, output: object) -> Masking:
+    """The activation that ``grad`` is behind, told from ``output``; None where there is neither.
+
+    Raises ProblemError or DtypeError when they do not go together.
+    """
     y = None if output is None else as_float32("output", output, 4)
     known = check_activation(activation, None if y is None else y.shape)
-    assert y is not None
-    check_gradient("output", y, grad.shape)
-    masked = empty_output(grad.shape)
-    _run(grad, known, y, masked, None, False, threads)
-    return masked
+    if y is not None:
+        check_gradient("output", y, grad.shape)
+    described = ChannelSlopes() if isinstance(known, Prelu) else known
+    return Masking(grad, described, y, activation_arrays(known))
 
 
 def dense_planes(array: Float32Array) -> Float32Array:
@@ -111,31 +222,16 @@ def dense_planes(array: Float32Array) -> Float32Array:
 
 
 def _run(
-    grad: Float32Array,
-    activation: TellingActivation | None,
-    output: Float32Array | None,
-    masked: Float32Array | None,
-    sums: Float32Array | None,
+    masking: Masking,
+    results: Mapping[str, Float32Array],
     accumulate: bool,
     threads: SupportsIndex | None,
 ) -> None:
     count = resolve_num_threads(threads)
-    if grad.size == 0:
-        if sums is not None and not accumulate:
-            sums.fill(0.0)
+    if masking.grad.size == 0:
+        for name in ("sums", "falls"):
+            if name in results and not accumulate:
+                results[name].fill(0.0)
         return
-    arrays = {"grad": dense_planes(grad)}
-    if output is not None:
-        arrays["output"] = dense_planes(output)
-    strides = {name: element_strides(array)[:2] for name, array in arrays.items()}
-    arrays |= {n: a for n, a in (("masked", masked), ("sums", sums)) if a is not None}
-    problem = OutputGradientProblem(
-        shape=grad.shape,
-        activation=activation,
-        grad_strides=strides["grad"],
-        output_strides=strides.get("output", (0, 0)),
-        masked=masked is not None,
-        sums=sums is not None,
-        accumulate=accumulate,
-    )
-    run_planned(plan_output_gradient, problem, arrays, count)
+    problem, arrays = masking.stated(results, accumulate)
+    run_planned(plan_output_gradient, problem, {**arrays, **results}, count)

@@ -8,15 +8,24 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
+from nnpack import wisdom
 from nnpack.codegen.target import Target, host_target
 from nnpack.execution import Program, ReportedProgram, Runnable
-from nnpack.plan import Plan
-from nnpack.planner import AnyProblem
+from nnpack.output_gradient_problem import OutputGradientProblem
+from nnpack.plan import Plan, packed_in_workspace
+from nnpack.planner import AnyProblem, make_masked_plan, make_plan
 from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 from nnpack.verbose import is_verbose, report
 
-__all__ = ["Planner", "are_plain", "planned_program", "reported", "run_planned"]
+__all__ = [
+    "Planner",
+    "are_plain",
+    "packing_program",
+    "planned_program",
+    "reported",
+    "run_planned",
+]
 
 Planner = Callable[[Any, Target, int], Plan]
 """What turns a problem into a plan for a target and at most so many threads."""
@@ -46,6 +55,38 @@ def _planned_program(planner: Planner, problem: object, threads: int) -> Program
     target = host_target()
     plan = planner(problem, target, threads)
     return Program(plan.stages, target, threads, plan.workspace_bytes)
+
+
+def packing_program(
+    problem: AnyProblem,
+    algorithm: str,
+    threads: int,
+    masking: OutputGradientProblem | None = None,
+) -> Runnable:
+    """The program that packs the weights into the workspace and runs, kept by problem.
+
+    With ``masking`` x is what that gives of its own slots.
+    """
+    return _packing_program(
+        problem, algorithm, host_target(), threads, masking, wisdom.generation()
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _packing_program(
+    problem: AnyProblem,
+    algorithm: str,
+    target: Target,
+    threads: int,
+    masking: OutputGradientProblem | None,
+    _generation: int,
+) -> Runnable:
+    if masking is None:
+        plan = make_plan(problem, algorithm, target, threads, packs=True)
+    else:
+        plan = make_masked_plan(problem, masking, algorithm, target, threads)
+    stages, workspace_bytes = packed_in_workspace(plan)
+    return reported(Program(stages, target, threads, workspace_bytes), problem, plan)
 
 
 _PLAIN = frozenset((int, float, str, tuple, type(None)))

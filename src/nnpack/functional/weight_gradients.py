@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import SupportsIndex
 
 from nnpack.arguments import IntOrPair, PaddingLike
@@ -11,7 +11,7 @@ from nnpack.codegen.target import host_target
 from nnpack.epilogue import Activation, Epilogue
 from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
-from nnpack.functional.output_gradients import behind_activation, dense_planes
+from nnpack.functional.output_gradients import dense_planes, masking_of
 from nnpack.functional.running import Planner, run_planned
 from nnpack.functional.stating import stated
 from nnpack.gradient_planner import explain_weight_gradient, weight_gradient_planner
@@ -24,6 +24,7 @@ __all__ = [
     "conv2d_weight_gradient",
     "conv_transpose2d_weight_gradient",
     "explain_conv2d_weight_gradient",
+    "explain_conv_transpose2d_weight_gradient",
 ]
 
 
@@ -70,10 +71,14 @@ def conv2d_weight_gradient(
     )
     check_gradient("grad_output", grad_output, forward.y_shape)
     planner = weight_gradient_planner(algorithm)
-    given = {"x": x, "grad_output": grad_output}
+    masking = masking_of(dense_planes(grad_output), activation, output)
+    given = {"x": x, **masking.given, "grad_output": grad_output}
     result = gradient_output(forward.weight_shape, out, accumulate, given)
-    grad_output = behind_activation(grad_output, activation, output, threads)
-    return _run(planner, forward, x, grad_output, threads, result, accumulate)
+    stated_masking, arrays, strides = masking.read_as("grad")
+    problem = WeightGradientProblem(
+        forward=forward, grad_strides=strides[:2], accumulate=accumulate, masking=stated_masking
+    )
+    return _run(planner, problem, arrays | {"x": x}, threads, result)
 
 
 def conv_transpose2d_weight_gradient(
@@ -115,13 +120,19 @@ def conv_transpose2d_weight_gradient(
     )
     check_gradient("grad_output", grad_output, transposed.y_shape)
     planner = weight_gradient_planner(algorithm)
-    given = {"x": x, "grad_output": grad_output}
+    masking = masking_of(with_unit_column_stride(grad_output), activation, output)
+    given = {"x": x, **masking.given, "grad_output": grad_output}
     result = gradient_output(transposed.weight_shape, out, accumulate, given)
-    grad_output = with_unit_column_stride(
-        behind_activation(grad_output, activation, output, threads)
+    stated_masking, arrays, strides = masking.read_as("x")
+    x = dense_planes(x)
+    problem = WeightGradientProblem(
+        forward=conv_transpose2d_transpose_of(transposed, strides, Epilogue()),
+        grad_strides=element_strides(x)[:2],
+        accumulate=accumulate,
+        masking=stated_masking,
+        masks_x=True,
     )
-    forward = conv_transpose2d_transpose_of(transposed, element_strides(grad_output), Epilogue())
-    return _run(planner, forward, grad_output, x, threads, result, accumulate)
+    return _run(planner, problem, arrays | {"grad": x}, threads, result)
 
 
 def explain_conv2d_weight_gradient(
@@ -149,6 +160,42 @@ def explain_conv2d_weight_gradient(
         groups=groups,
         accuracy=accuracy,
     )
+    return _explain(forward, algorithm, threads)
+
+
+def explain_conv_transpose2d_weight_gradient(
+    weight_shape: Sequence[SupportsIndex],
+    input_shape: Sequence[SupportsIndex],
+    *,
+    stride: IntOrPair = 1,
+    padding: PaddingLike = 0,
+    output_padding: IntOrPair = 0,
+    dilation: IntOrPair = 1,
+    groups: SupportsIndex = 1,
+    algorithm: str = "auto",
+    accuracy: Accuracy = "fast",
+    threads: SupportsIndex | None = None,
+) -> Explanation:
+    """Which algorithm `conv_transpose2d_weight_gradient` uses for arrays of these shapes, and why.
+
+    Raises as `conv_transpose2d_weight_gradient` does.
+    """
+    transposed = TransposedProblem.conv_transpose2d(
+        input_shape,
+        weight_shape,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        dilation=dilation,
+        groups=groups,
+        accuracy=accuracy,
+    )
+    strides = dense_strides(transposed.y_shape)[:3]
+    forward = conv_transpose2d_transpose_of(transposed, strides, Epilogue())
+    return _explain(forward, algorithm, threads)
+
+
+def _explain(forward: Problem, algorithm: str, threads: SupportsIndex | None) -> Explanation:
     strides = dense_strides(forward.y_shape)[:2]
     problem = WeightGradientProblem(forward=forward, grad_strides=strides)
     return explain_weight_gradient(problem, algorithm, host_target(), resolve_num_threads(threads))
@@ -156,21 +203,16 @@ def explain_conv2d_weight_gradient(
 
 def _run(
     planner: Planner,
-    forward: Problem,
-    x: Float32Array,
-    grad: Float32Array,
+    problem: WeightGradientProblem,
+    arrays: Mapping[str, Float32Array],
     threads: SupportsIndex | None,
     result: Float32Array,
-    accumulate: bool,
 ) -> Float32Array:
-    """The weight gradient of ``forward``, of input ``x`` and ``grad`` the gradient in its sums."""
+    """The weight gradient, of what ``problem`` reads."""
     count = resolve_num_threads(threads)
-    if forward.is_empty:
-        if not accumulate:
+    if problem.forward.is_empty:
+        if not problem.accumulate:
             result.fill(0.0)
         return result
-    grad = dense_planes(grad)
-    strides = element_strides(grad)[:2]
-    problem = WeightGradientProblem(forward=forward, grad_strides=strides, accumulate=accumulate)
-    run_planned(planner, problem, {"x": x, "grad": grad, "y": result}, count)
+    run_planned(planner, problem, {**arrays, "y": result}, count)
     return result

@@ -1,7 +1,9 @@
-"""Derivatives of activations, from their input: one row of `DERIVATIVES` each.
+"""Gradients behind activations, ``grad * f'(x)``: one row each of `GRADIENTS`, which are told from
+the input x, and of `OUTPUT_GRADIENTS`, told from the output f(x), where that is possible.
 
-Within 1e-6 of ``max(1, |f'(x)|)``, for every x; a NaN stays. Where there is a corner, the
-derivative is that of the constant side, as PyTorch has it.
+Within 1e-6 of ``max(1, |f'(x)|)`` times grad, for every x. Where there is a corner, the derivative
+is that of the constant side, as PyTorch has it, and a NaN lets the gradient through; elsewhere a
+NaN stays.
 """
 
 from __future__ import annotations
@@ -36,33 +38,49 @@ class ActivationGradient:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
-        derivative = DERIVATIVES[self.activation]
+        gradient = GRADIENTS[self.activation]
         names = ACTIVATIONS[self.activation].parameters
         with emit_stage(asm, self.fields) as (args, first, last, _):
-            numbers, zero = [asm.splat(args[name]) for name in names], asm.zeros()
+            numbers = [asm.splat(args[name]) for name in names]
             begin = first * args["block"]
             count = asm.minimum(last * args["block"], args["count"]) - begin
             x, grad, y = (args[name] + begin for name in ("x", "grad", "y"))
 
             def write(offset: Value, mask: Mask, _: int) -> None:
-                slope = derivative(asm, asm.load(x, offset, mask=mask), *numbers)
-                value = asm.load(grad, offset, mask=mask) * slope
-                # An infinite gradient must not turn a constant side into NaN.
-                asm.store(asm.select(slope.equals(0.0), zero, value), y, offset, mask=mask)
+                value, at = asm.load(grad, offset, mask=mask), asm.load(x, offset, mask=mask)
+                asm.store(gradient(asm, value, at, *numbers), y, offset, mask=mask)
 
             emit_vectors(asm, count, write, unroll=2)
 
 
-def _relu(asm: Assembler, x: Value) -> Value:
-    return asm.select(x <= 0.0, asm.zeros(), asm.splat(1.0))
+def _relu(asm: Assembler, grad: Value, x: Value) -> Value:
+    return asm.select(x <= 0.0, 0.0, grad)
 
 
-def _leaky_relu(asm: Assembler, x: Value, slope: Value) -> Value:
-    return asm.select(x > 0.0, asm.splat(1.0), slope)
+def _leaky_relu(asm: Assembler, grad: Value, x: Value, slope: Value) -> Value:
+    return asm.select(x <= 0.0, grad * slope, grad)
 
 
-def _clip(asm: Assembler, x: Value, low: Value, high: Value) -> Value:
-    return asm.select((x <= low) | (x >= high), asm.zeros(), asm.splat(1.0))
+def _clip(asm: Assembler, grad: Value, x: Value, low: Value, high: Value) -> Value:
+    return asm.select((x <= low) | (x >= high), 0.0, grad)
+
+
+def _hard_sigmoid(asm: Assembler, grad: Value, x: Value, alpha: Value, beta: Value) -> Value:
+    inner = asm.fma(alpha, x, beta)
+    return asm.select((inner <= 0.0) | (inner >= 1.0), 0.0, grad * alpha)
+
+
+def _elu_of_output(asm: Assembler, grad: Value, y: Value, alpha: Value) -> Value:
+    """``alpha exp(x) = y + alpha`` left of zero."""
+    return asm.select(y <= 0.0, grad * (y + alpha), grad)
+
+
+def _sigmoid_of_output(_: Assembler, grad: Value, y: Value) -> Value:
+    return grad * (y * (1.0 - y))
+
+
+def _tanh_of_output(_: Assembler, grad: Value, y: Value) -> Value:
+    return grad * (1.0 - y * y)
 
 
 def _elu(asm: Assembler, x: Value, alpha: Value) -> Value:
@@ -83,11 +101,6 @@ def _tanh(asm: Assembler, x: Value) -> Value:
 def _silu(asm: Assembler, x: Value) -> Value:
     """``s + x s (1 - s)``."""
     return asm.fma(_bounded(asm, x, 100.0), _sigmoid(asm, x), _logistic(asm, x))
-
-
-def _hard_sigmoid(asm: Assembler, x: Value, alpha: Value, beta: Value) -> Value:
-    inner = asm.fma(alpha, x, beta)
-    return asm.select((inner <= 0.0) | (inner >= 1.0), asm.zeros(), alpha)
 
 
 def _hard_swish(asm: Assembler, x: Value) -> Value:
@@ -154,17 +167,44 @@ def _bounded(asm: Assembler, x: Value, bound: float) -> Value:
     return asm.minimum(bound, asm.maximum(-bound, x))
 
 
-DERIVATIVES: Mapping[str, Callable[..., Value]] = {
+_Gradient = Callable[..., "Value"]
+"""``emit(asm, grad, x or f(x), *numbers)``; the slope of a channel is the number of a "prelu"."""
+
+
+def _times(derivative: Callable[..., Value]) -> _Gradient:
+    """The gradient behind a smooth function, whose derivative has a formula."""
+
+    def emit(asm: Assembler, grad: Value, x: Value, *numbers: Value) -> Value:
+        slope = derivative(asm, x, *numbers)
+        # An infinite gradient must not turn a constant side into NaN.
+        return asm.select(slope.equals(0.0), 0.0, grad * slope)
+
+    return emit
+
+
+_KINKED: Mapping[str, _Gradient] = {
     "relu": _relu,
     "leaky_relu": _leaky_relu,
-    "elu": _elu,
+    "prelu": _leaky_relu,
     "clip": _clip,
-    "sigmoid": _sigmoid,
-    "tanh": _tanh,
-    "silu": _silu,
+}
+"""Functions that keep on which side of their corners their input was, if no slope is negative."""
+
+GRADIENTS: Mapping[str, _Gradient] = {
+    **_KINKED,
+    "elu": _times(_elu),
+    "sigmoid": _times(_sigmoid),
+    "tanh": _times(_tanh),
+    "silu": _times(_silu),
     "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": _hard_swish,
-    "gelu": _gelu,
-    "gelu_tanh": _gelu_tanh,
-    "mish": _mish,
+    "hard_swish": _times(_hard_swish),
+    "gelu": _times(_gelu),
+    "gelu_tanh": _times(_gelu_tanh),
+    "mish": _times(_mish),
+}
+OUTPUT_GRADIENTS: Mapping[str, _Gradient] = {
+    **_KINKED,
+    "elu": _elu_of_output,
+    "sigmoid": _sigmoid_of_output,
+    "tanh": _tanh_of_output,
 }
