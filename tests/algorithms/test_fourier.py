@@ -127,10 +127,11 @@ def test_every_kernel_up_to_the_tile(
 @BY_TARGET
 @BY_ALGORITHM
 def test_few_tiles_are_split_over_threads(algorithm: FourierAlgorithm, target: Target) -> None:
-    """One block of tiles: the input is transformed by all threads, then the panels are shared."""
+    """Few tiles make one block for one thread; for more, tiles or panels are shared out."""
     problem = problem_of((14, 14), (5, 5), (40, 200), padding=2)
     plan = algorithm.build(problem, target, 3)
-    assert len(plan.stages) == 2
+    assert [stage.tasks for stage in algorithm.build(problem, target, 1).stages] == [1]
+    assert plan.stages[-1].tasks >= 3
     assert_right([problem], algorithm, target, "after", threads=3)
 
 

@@ -16,6 +16,7 @@ from nnpack.algorithms.base import (
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.algorithms.storage import STORAGE_BYTES, transformed_weight
+from nnpack.algorithms.tile_sharing import TileCosts
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
@@ -165,39 +166,22 @@ def choose_blocking(
         step = _whole_tiles(tile, fold)
         bound = min(round_up(tiles, step), max(step, most // step * step))
         block = min(round_up(max(1, int(scale * block)), step), bound)
-    if threads > 1:
-        block = _even_block(block, tile, fold, tiles, threads)
-    m_bytes = FLOAT_BYTES * grid.planes * fold * tile.nv * lanes
-    chunk = _chunk_panels(block * v_bytes, block * m_bytes, panels, target)
-    blocks = problem.groups * ceil_div(tiles, block)
-    fused = is_fused(blocks, block * v_bytes, threads, target)
-    if not fused:
-        chunk = min(chunk, max(1, ceil_div(panels * blocks, 4 * threads)))
-    return Blocking(grid, lanes, tile, panels, block, chunk, fused)
-
-
-def is_fused(blocks: int, block_bytes: int, threads: int, target: Target) -> bool:
-    """Whether a task is a whole block: when the threads get equally many, or very many.
-
-    Or when V of all blocks at once, ``block_bytes`` each, is more than the threads may take.
-    """
-    even = blocks % threads == 0 or blocks >= 4 * threads
-    return even or (blocks > threads and blocks * block_bytes > threads * _most_v_bytes(target))
-
-
-def _even_block(block: int, tile: GemmTile, fold: int, tiles: int, threads: int) -> int:
-    """A block a little smaller, so that the threads get equally many.
-
-    Two each, where that leaves enough for a pass over the weights: a thread that is held up by a
-    neighbour then holds up no more than half of its share.
-    """
-    blocks = ceil_div(tiles, block)
-    if tiles >= 2 * threads * LEAST_BLOCK_CACHED * 2:
-        blocks = max(blocks, 2 * threads)
-    if blocks < threads or blocks > 8 * threads:
-        return block
-    step = _whole_tiles(tile, fold)
-    return round_up(ceil_div(tiles, round_up(blocks, threads)), step)
+    costs = TileCosts(
+        target=target,
+        tiles=tiles,
+        step=_whole_tiles(tile, fold),
+        fold=fold,
+        mr=tile.mr,
+        units=grid.input_blocks // grid.shared_load,
+        panels=panels,
+        v_bytes=v_bytes,
+        m_bytes=FLOAT_BYTES * grid.planes * fold * tile.nv * lanes,
+        panel_bytes=weight_bytes // (problem.groups * panels),
+        weight_bandwidth=weight_bandwidth(weight_bytes, target),
+        product_cycles=v_bytes / (FLOAT_BYTES * fold) * tile.nv / target.multiply_adds_per_cycle,
+    )
+    cut = costs.cut_for(block, problem.groups, threads, threads * _most_v_bytes(target))
+    return Blocking(grid, lanes, tile, panels, cut.block_tiles, cut.chunk_panels, cut.fused)
 
 
 def _whole_tiles(tile: GemmTile, fold: int) -> int:
@@ -277,13 +261,6 @@ def _most_tiles(v_bytes: int, target: Target) -> int:
 
 def _most_v_bytes(target: Target) -> int:
     return target.caches.l3 * 3 // 16
-
-
-def _chunk_panels(v_bytes: int, panel_bytes: int, panels: int, target: Target) -> int:
-    """Panels whose products stay in cache beside V until they are transformed."""
-    room = max(target.caches.l2 - v_bytes, target.caches.l2 // 2)
-    chunks = ceil_div(panels, max(1, room // panel_bytes))
-    return ceil_div(panels, chunks)
 
 
 def tiles_seconds(
