@@ -11,12 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nnpack.algorithms import weight_gradient_fourier, weight_gradient_winograd
+from nnpack.algorithms import (
+    weight_gradient_fourier,
+    weight_gradient_gemm,
+    weight_gradient_winograd,
+)
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_table import WEIGHT_GRADIENT_ALGORITHMS
 from nnpack.arrays import element_strides, with_unit_column_stride
-from nnpack.codegen.target import Target
+from nnpack.codegen.target import KIB, CacheSizes, Target
 from nnpack.execution import Program
+from nnpack.frozen import replace
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.problem import Problem, dense_strides
 from nnpack.runtime.memory import address
@@ -162,6 +167,39 @@ def test_pairs_of_channels_are_cut_where_their_sums_are_too_many(
         monkeypatch.setattr(module, "SUMS_BYTES", 1)
     case = _case((2, 70, 9, 11), (38, 35, *kernel))
     _assert_computes(algorithm, target, case, threads=2, guarded=True, accumulate=True)
+
+
+@BY_TARGET
+@pytest.mark.parametrize("groups", [1, 3])
+def test_outputs_are_cut_where_their_sums_are_too_many(
+    monkeypatch: pytest.MonkeyPatch, target: Target, groups: int
+) -> None:
+    """One panel of output channels at a time, the last one not whole; in groups, one by one."""
+    monkeypatch.setattr(weight_gradient_gemm, "CACHE_SHARE", 1 << 40)
+    case = _case((4, 7 * groups, 19, 21), (70 * groups, 7, 3, 3), stride=(2, 1))
+    algorithm = weight_gradient_gemm.WeightGradientGemm()
+    _assert_computes(algorithm, target, case, threads=2, guarded=True, accumulate=True)
+
+
+@BY_TARGET
+@pytest.mark.parametrize("threads", [1, 4])
+def test_workspace_of_a_product_is_within_a_quarter_of_the_last_level_cache_a_thread(
+    target: Target, threads: int
+) -> None:
+    target = replace(target, caches=CacheSizes(l1=32 * KIB, l2=1024 * KIB, l3=32 * KIB * KIB))
+    shapes = [
+        ((16, 2048, 14, 14), (2048, 2048, 3, 3)),
+        ((16, 512, 28, 28), (512, 512, 7, 7)),
+        ((1, 1024, 64, 64), (1024, 1, 31, 31)),
+        ((2, 25088, 1, 1), (4096, 25088, 1, 1)),
+        ((256, 64, 224, 224), (64, 64, 3, 3)),
+    ]
+    for x, weight in shapes:
+        forward = Problem.conv2d(x, weight, padding="same", groups=x[1] // weight[1])
+        strides = dense_strides(forward.y_shape)[:2]
+        problem = WeightGradientProblem(forward=forward, grad_strides=strides)
+        plan = weight_gradient_gemm.WeightGradientGemm().build(problem, target, threads)
+        assert plan.workspace_bytes <= threads * target.caches.l3 // 4, (x, weight)
 
 
 @BY_TARGET

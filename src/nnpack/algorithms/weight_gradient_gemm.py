@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, direct_error, round_up
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS, gradient_arguments
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
+from nnpack.geometry import Pair
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.kernels.gemm import GemmTile
 from nnpack.kernels.packing import MAX_SHUFFLED_STRIDE
 from nnpack.plan import Plan, Slot, Stage
+from nnpack.problem import Problem
+
+if TYPE_CHECKING:
+    from nnpack.kernels.weight_gradient import WeightGradientProduct
 
 # Steps of depth a block: a panel of X stays in the first-level cache, and a tile of sums is read
 # and written so much more seldom than it is added to. Less when the panels of G would not fit.
@@ -21,6 +28,8 @@ MOST_CHUNKS = 16
 CHUNK_BLOCKS = 4
 CHUNK_BYTES = 4 << 20
 TASKS_PER_THREAD = 4
+# The workspace of a thread is a part of the last-level cache.
+CACHE_SHARE = 4
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,16 @@ class _Blocking:
     chunk_blocks: int
     row_panels: int
     out_panels: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Groups from ``group`` on, and ``outputs`` output channels of each, from ``output`` on."""
+
+    group: int
+    groups: int
+    output: int
+    outputs: int
 
 
 class WeightGradientGemm:
@@ -61,51 +80,104 @@ class WeightGradientGemm:
         return Estimate(seconds, direct_error(chain))
 
     def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
-        """The product into sums of chunks, and their sum."""
-        from nnpack.kernels.weight_gradient import StoreWeightGradient, WeightGradientProduct
-
-        blocking, forward = _blocking(problem, target), problem.forward
-        stride = forward.stride[1] if forward.stride[1] <= MAX_SHUFFLED_STRIDE else None
-        pointwise = forward.kernel == (1, 1) and forward.stride == (1, 1)
-        ahead = ceil_div(blocking.tile.mr, blocking.out_panels) if pointwise else 0
-        kernel = WeightGradientProduct(blocking.tile, blocking.block, stride, ahead)
+        """The product into sums of chunks, and their sum; for each part of the outputs."""
+        blocking = _blocking(problem, target)
+        kernel = _product(problem, blocking)
         scratch = round_up(kernel.scratch_floats(target.lanes, blocking.out_panels), 64)
-        parts = _parts(blocking, forward.groups, threads)
-        tile_floats = blocking.tile.mr * blocking.tile.nv * target.lanes
-        tiles = forward.groups * blocking.row_panels * blocking.out_panels
-        sums = round_up(blocking.chunks * tiles * tile_floats, 64)
-        words = gradient_arguments(problem) | {
-            "sums": Slot("workspace"),
-            "scratch": Slot("workspace", FLOAT_BYTES * sums),
-            "scratch_stride": scratch,
-            "depth": problem.depth,
-            "chunks": blocking.chunks,
-            "chunk_blocks": blocking.chunk_blocks,
-            "row_panels": blocking.row_panels,
-            "task_panels": ceil_div(blocking.row_panels, parts),
-            "out_panels": blocking.out_panels,
-            "y": Slot("y"),
-        }
-        parts = ceil_div(blocking.row_panels, ceil_div(blocking.row_panels, parts))
-        vectors = ceil_div(forward.group_out_channels, target.lanes)
+        room = threads * (target.caches.l3 // CACHE_SHARE // FLOAT_BYTES - scratch)
+        parts = _parts(problem.forward, blocking, target, room)
+        sums = round_up(max(_sums_floats(blocking, part, target) for part in parts), 64)
+        stages: list[Stage] = []
+        for part in parts:
+            stages += _stages(problem, blocking, part, (sums, scratch), target, threads)
         return Plan(
             algorithm=self.name,
-            stages=(
-                Stage(kernel, forward.groups * blocking.chunks * parts, words),
-                Stage(
-                    StoreWeightGradient(blocking.tile, problem.accumulate),
-                    forward.groups * vectors,
-                    words,
-                ),
-            ),
+            stages=tuple(stages),
             weight_format=NO_WEIGHTS,
             workspace_bytes=FLOAT_BYTES * (sums + threads * scratch),
             threads=threads,
             detail=(
                 f"{blocking.tile.mr}x{blocking.tile.nv * target.lanes} tile, "
                 f"{blocking.chunks} chunks of {blocking.chunk_blocks} blocks of {blocking.block}"
+                + (f", {len(parts)} parts" if len(parts) > 1 else "")
             ),
         )
+
+
+def _product(problem: WeightGradientProblem, blocking: _Blocking) -> WeightGradientProduct:
+    from nnpack.kernels.weight_gradient import WeightGradientProduct
+
+    forward = problem.forward
+    stride = forward.stride[1] if forward.stride[1] <= MAX_SHUFFLED_STRIDE else None
+    pointwise = forward.kernel == (1, 1) and forward.stride == (1, 1)
+    ahead = ceil_div(blocking.tile.mr, blocking.out_panels) if pointwise else 0
+    return WeightGradientProduct(blocking.tile, blocking.block, stride, ahead)
+
+
+def _parts(forward: Problem, blocking: _Blocking, target: Target, room: int) -> list[_Part]:
+    """Groups, or output channels of one, as many as have their sums in ``room`` floats.
+
+    At least a panel of output channels. Each part packs x anew, and no sum depends on the parts.
+    """
+    width = blocking.tile.nv * target.lanes
+    panel = blocking.chunks * blocking.row_panels * blocking.tile.mr * width
+    outputs, groups = forward.group_out_channels, forward.groups
+    fitting = max(1, room // panel)
+    together = min(groups, max(1, fitting // blocking.out_panels))
+    step = outputs
+    if together == 1:
+        step = width * ceil_div(blocking.out_panels, ceil_div(blocking.out_panels, fitting))
+    return [
+        _Part(group, min(together, groups - group), k, min(step, outputs - k))
+        for group in range(0, groups, together)
+        for k in range(0, outputs, step)
+    ]
+
+
+def _sums_floats(blocking: _Blocking, part: _Part, target: Target) -> int:
+    width = blocking.tile.nv * target.lanes
+    columns = ceil_div(part.outputs, width) * width
+    return part.groups * blocking.chunks * blocking.row_panels * blocking.tile.mr * columns
+
+
+def _stages(
+    problem: WeightGradientProblem,
+    blocking: _Blocking,
+    part: _Part,
+    places: Pair,
+    target: Target,
+    threads: int,
+) -> tuple[Stage, Stage]:
+    """The product and the sum of chunks of one part; ``places``: floats of sums and of scratch."""
+    from nnpack.kernels.weight_gradient import StoreWeightGradient
+
+    forward, (sums, scratch) = problem.forward, places
+    row_parts = _row_parts(blocking, part.groups, threads)
+    output = part.group * forward.group_out_channels + part.output
+    channel = part.group * forward.group_in_channels
+    words = gradient_arguments(problem) | {
+        "x": Slot("x", FLOAT_BYTES * channel * problem.x_strides[1]),
+        "grad": Slot("grad", FLOAT_BYTES * output * problem.grad_strides[1]),
+        "y": Slot("y", FLOAT_BYTES * output * problem.rows),
+        "groups": part.groups,
+        "group_out_channels": part.outputs,
+        "sums": Slot("workspace"),
+        "scratch": Slot("workspace", FLOAT_BYTES * sums),
+        "scratch_stride": scratch,
+        "depth": problem.depth,
+        "chunks": blocking.chunks,
+        "chunk_blocks": blocking.chunk_blocks,
+        "row_panels": blocking.row_panels,
+        "task_panels": ceil_div(blocking.row_panels, row_parts),
+        "out_panels": ceil_div(part.outputs, blocking.tile.nv * target.lanes),
+    }
+    row_parts = ceil_div(blocking.row_panels, ceil_div(blocking.row_panels, row_parts))
+    vectors = ceil_div(part.outputs, target.lanes)
+    store = StoreWeightGradient(blocking.tile, problem.accumulate)
+    return (
+        Stage(_product(problem, blocking), part.groups * blocking.chunks * row_parts, words),
+        Stage(store, part.groups * vectors, words),
+    )
 
 
 def _blocking(problem: WeightGradientProblem, target: Target) -> _Blocking:
@@ -148,7 +220,7 @@ def _cost(tile: GemmTile, rows: int, vectors: int, target: Target) -> tuple[floa
     return round(area / relative_rate(tile, target), 3), -tile.mr * tile.nv
 
 
-def _parts(blocking: _Blocking, groups: int, threads: int) -> int:
+def _row_parts(blocking: _Blocking, groups: int, threads: int) -> int:
     """Parts of the row panels, each a task: as few as give all threads enough to do.
 
     Each part turns the gradients anew.
