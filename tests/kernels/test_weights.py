@@ -13,7 +13,7 @@ import pytest
 from nnpack.algorithms.base import weight_arguments
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
-from nnpack.kernels.weights import PackWeights
+from nnpack.kernels.weights import PackWeights, consecutive_weights
 from nnpack.plan import Slot, Stage
 from nnpack.problem import Problem, WeightLayout, WeightStorage
 from nnpack.runtime.memory import address
@@ -47,7 +47,9 @@ def _packed(
 ) -> npt.NDArray[Any]:
     panels = -(-problem.group_out_channels // width)
     words = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
-    stage = Stage(PackWeights(width, storage), problem.groups * panels, words)
+    consecutive = consecutive_weights(problem.weights, problem.kernel)
+    kernel = PackWeights(width, storage, consecutive)
+    stage = Stage(kernel, problem.groups * panels, words)
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     packed = guarded_array(problem.groups * panels * depth * width, side, np.dtype(storage))
     packed[...] = np.nan
@@ -68,7 +70,7 @@ def _check(target: Target, width: int, groups: int, channels: int, kernel: tuple
 
 @pytest.mark.parametrize("width", [1, 2, 5, 14, 16, 32, 48])
 def test_panels_hold_every_weight_once_and_zeros(target: Target, width: int) -> None:
-    cases = [(1, 1, (1, 1)), (1, 3, (3, 3)), (3, 2, (1, 4)), (2, 5, (2, 1))]
+    cases = [(1, 1, (1, 1)), (1, 3, (3, 3)), (3, 2, (1, 4)), (2, 5, (2, 1)), (1, 37, (1, 1))]
     _check(target, width, *cases[0])
     assert all_survive(partial(_check, target, width, *case) for case in cases)
 
@@ -82,6 +84,17 @@ def test_a_layout_turns_and_picks_taps(target: Target) -> None:
     problem = replace(dense, weight_layout=layout)
     packed = _packed(target, problem, 4, weight, "after")
     np.testing.assert_array_equal(packed, _expected(np.ascontiguousarray(view), 1, 4))
+
+
+def test_consecutive_output_channels_are_loaded_as_they_stand(target: Target) -> None:
+    """As transposed 1x1 convolutions ask for."""
+    weight = np.arange(11 * 37, dtype=np.float32).reshape(11, 37, 1, 1)  # (I, O, 1, 1)
+    layout = WeightLayout(offset=0, group=0, out=1, channel=37, row=1, column=1)
+    assert consecutive_weights(layout, (1, 1)) == "out"
+    dense = Problem.conv2d((1, 11, 9, 9), (37, 11, 1, 1))
+    problem = replace(dense, weight_layout=layout)
+    expected = _expected(np.ascontiguousarray(weight.transpose(1, 0, 2, 3)), 1, 14)
+    np.testing.assert_array_equal(_packed(target, problem, 14, weight, "after"), expected)
 
 
 def _check_halves(target: Target, width: int) -> None:

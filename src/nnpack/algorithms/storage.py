@@ -31,12 +31,13 @@ def packed_storage(problem: Problem, target: Target) -> WeightStorage:
 
 def panel_format(problem: Problem, width: int, panels: int, storage: WeightStorage) -> WeightFormat:
     """The format of `PackWeights`: panels of ``width`` output channels."""
-    from nnpack.kernels.weights import PackWeights
+    from nnpack.kernels.weights import PackWeights, consecutive_weights
 
     words = weight_arguments(problem) | {"panels": panels, "packed": Slot("packed")}
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     count = problem.groups * panels
-    stage = Stage(PackWeights(width, storage), count, words)
+    consecutive = consecutive_weights(problem.weights, problem.kernel)
+    stage = Stage(PackWeights(width, storage, consecutive), count, words)
     nbytes = STORAGE_BYTES[storage] * count * depth * width
     return WeightFormat(("panels", width), nbytes, (stage,), storage)
 
