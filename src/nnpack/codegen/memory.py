@@ -101,8 +101,11 @@ class Memory(Arithmetic):
     def load_first(self, count: int, pointer: Value, offset: Index = 0, *, lanes: int) -> Value:
         """``count`` floats at ``pointer + offset`` in the first of ``lanes`` lanes, no more read.
 
-        Loaded in pieces of powers of two; the other lanes are undefined.
+        Under a mask where the target has them, else in pieces of powers of two; the other lanes
+        are undefined.
         """
+        if self.target.masks and count < lanes:
+            return self.load(pointer, offset, mask=self.lanes_below(count, lanes), lanes=lanes)
         whole: Value | None = None
         for start, size in self._pieces(count):
             piece = self.load(pointer, self.add(offset, start), lanes=size)

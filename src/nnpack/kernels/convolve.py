@@ -318,6 +318,8 @@ class GemmEmitter:
             skipped = done if kernel.moves_back and kernel.epilogue.stores_once else None
             stored = pixel // self.rows, pixels // self.rows
             place = TilePlace(args, y, channel, channels, *stored, skipped)
+            if kernel.dense and kernel.epilogue.residual:
+                self._emit_ask_for_residual(tile, place)
             if kernel.lanes == "channels":
                 acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
                 self.emit_store_channels(tile, acc, place)
@@ -337,6 +339,22 @@ class GemmEmitter:
             plane = place.y + place.pixel + i * place.args["y_c"]
             for j in range(-(-tile.nv // self.rows**2)):
                 self.asm.prefetch(plane, j * self.asm.lanes, write=True)
+
+    def _emit_ask_for_residual(self, tile: GemmTile, place: TilePlace) -> None:
+        """Ask for the lines of the residual that the tile adds, while it is computed.
+
+        They come from as many planes as there are channels, which no processor foresees.
+        """
+        asm = self.asm
+        epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
+        residual = epilogue.residual(place.y) + place.pixel
+        if self.kernel.lanes == "channels":
+            planes, lines = tile.nv * asm.lanes, 1
+        else:
+            planes, lines = tile.mr, tile.nv
+        for i in range(planes):
+            for j in range(lines):
+                asm.prefetch(residual + i * place.args["y_c"], j * asm.lanes)
 
     def emit_store_pixels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
         """Row i of the tile is channel i, its lanes are pixels."""

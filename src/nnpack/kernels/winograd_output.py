@@ -113,6 +113,9 @@ class OutputTransform:
                     channel = channels.first + lane
                     channels.epilogue.store_first(value, whole, target, q, channel=channel)
                     asm.prefetch(target, q + PREFETCH_COLUMNS, write=True)
+                    if self.kind.residual:
+                        below = channels.epilogue.residual(target)
+                        asm.prefetch(below, q + PREFETCH_COLUMNS)
         with asm.when(full.equals(0)), asm.loop(place.rows) as i:
             for lane, q, value in self._emit_row(buffer, i, channels):
                 with asm.when(asm.compare(">", channels.count, lane)):
