@@ -373,9 +373,10 @@ class EpilogueKind:
     def stores_once(self) -> bool:
         """Whether every output must be stored once: what is stored may be the residual itself.
 
-        Without that, kernels may store an output again where tiles overlap.
+        Without that, kernels may store an output again where tiles overlap. What is pooled is
+        never where its residual is.
         """
-        return self.residual is not None
+        return self.residual is not None and self.pool is None
 
 
 @dataclass(frozen=True)
@@ -385,7 +386,8 @@ class Epilogue:
     ``scale`` and ``bias`` say whether there is one, a float32 vector with a number for each output
     channel; ``residual`` where an array with the shape and the strides of y is added, if one is;
     ``pool``: how what all that gives is pooled; ``statistics``: whether mean and variance of each
-    channel of y are found as well, which none has with a pool.
+    channel of y are found as well, which none has with a pool. ``residual_strides`` are those of
+    (n, c, h) of a residual of what is pooled, of which the pool sees a part; inside this package.
 
     Raises DtypeError when ``activation`` is neither an activation nor None, ``pool`` likewise, or
     ``statistics`` is no bool; ProblemError for statistics of what is pooled.
@@ -397,6 +399,7 @@ class Epilogue:
     residual: ResidualPosition | None = None
     pool: Pooling | None = None
     statistics: bool = False
+    residual_strides: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         if type(self.statistics) is not bool:

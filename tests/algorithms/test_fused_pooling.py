@@ -18,7 +18,7 @@ from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides
 from nnpack.codegen.target import Target, host_target
 from nnpack.planner import make_plan
-from nnpack.problem import Activation, Pooling, Problem
+from nnpack.problem import Activation, Pooling, Problem, ResidualPosition
 from tests import oracle
 from tests.algorithms.limits import absolute_limit
 from tests.guard import Side
@@ -47,7 +47,11 @@ def _algorithm(name: str) -> CompleteAlgorithm:
 
 
 def _sample(
-    name: str, image: tuple[int, int], pool: Pooling, activation: Activation | None
+    name: str,
+    image: tuple[int, int],
+    pool: Pooling,
+    activation: Activation | None,
+    residual: ResidualPosition | None = None,
 ) -> tuple[Problem, Operands]:
     """A convolution that the algorithm takes, with as many outputs as pixels."""
     rng = np.random.default_rng(6)
@@ -62,11 +66,15 @@ def _sample(
         padding="same",
         groups=groups,
         activation=activation,
+        residual_shape=(2, outputs, *image) if residual else None,
+        residual_position=residual or "before",
         pool=pool,
     )
     x = rng.standard_normal(problem.x_shape, dtype=np.float32)
     weight = rng.standard_normal(shape, dtype=np.float32) / np.float32(np.sqrt(np.prod(shape[1:])))
-    return problem, Operands(x, weight, rng.standard_normal(outputs, dtype=np.float32))
+    bias = rng.standard_normal(outputs, dtype=np.float32)
+    added = rng.standard_normal(problem.conv_shape, dtype=np.float32) if residual else None
+    return problem, Operands(x, weight, bias, residual=added)
 
 
 def _check(
@@ -79,6 +87,8 @@ def _check(
         operands.bias,
         padding=problem.padding,
         groups=problem.groups,
+        residual=operands.residual,
+        residual_position=problem.epilogue.residual or "before",
         activation=problem.epilogue.activation,
         pool=problem.epilogue.pool,
     )
@@ -114,6 +124,23 @@ def test_the_pool_comes_after_the_activation(
 
 
 @BY_TARGET
+@pytest.mark.parametrize("name", NAMES)
+def test_a_residual_is_added_before_the_pool(target: Target, name: str) -> None:
+    """It has the rows and columns that the pool drops, and neither more nor less is read."""
+    algorithm = _algorithm(name)
+    checks = []
+    places: tuple[ResidualPosition, ...] = ("before", "after")
+    for image, place, pool in zip(((3, 5), (9, 22), (7, 35)), itertools.cycle(places), POOLS * 2):
+        problem, operands = _sample(name, image, pool, nnpack.Relu(0.25), place)
+        assert name == "winograd_7" or algorithm.build(problem, target, 1).detail.endswith(MERGED)
+        checks += [
+            partial(_check, algorithm, problem, operands, target, side)
+            for side in ("before", "after")
+        ]
+    assert all_survive(checks)
+
+
+@BY_TARGET
 def test_every_tile_of_matrix_products(target: Target) -> None:
     """Pixels or channels in the lanes; the depth as a whole, in segments, over rectangles."""
     rng = np.random.default_rng(8)
@@ -123,20 +150,20 @@ def test_every_tile_of_matrix_products(target: Target) -> None:
         ("implicit_gemm", (1, 6, 29, 101), (40, 3, 3), {"stride": 2, "padding": 1}),
         ("pointwise", (3, 33, 14, 15), (70, 1, 1), {}),
     ]
-    for name, shape, (outputs, *kernel), words in cases:
+    for number, (name, shape, (outputs, *kernel), words) in enumerate(cases):
         x = rng.standard_normal(shape, dtype=np.float32)
         weight = rng.standard_normal((outputs, shape[1], *kernel), dtype=np.float32)
-        operands = Operands(x, weight, rng.standard_normal(outputs, dtype=np.float32))
-        problem = Problem.conv2d(
-            shape,
-            weight.shape,
-            bias_shape=(outputs,),
-            activation=nnpack.Silu(),
-            pool=POOLS[0],
-            **words,
-        )
-        words |= {"activation": nnpack.Silu(), "pool": POOLS[0]}
-        expected = oracle.conv2d(x, weight, operands.bias, **words)
+        bias = rng.standard_normal(outputs, dtype=np.float32)
+        words |= {"activation": nnpack.Silu()}
+        plain = Problem.conv2d(shape, weight.shape, bias_shape=(outputs,), **words)
+        residual = None
+        if number % 2 == 0:
+            residual = rng.standard_normal(plain.conv_shape, dtype=np.float32)
+            words["residual_shape"] = residual.shape
+        problem = Problem.conv2d(shape, weight.shape, bias_shape=(outputs,), pool=POOLS[0], **words)
+        words.pop("residual_shape", None)
+        operands = Operands(x, weight, bias, residual=residual)
+        expected = oracle.conv2d(x, weight, bias, residual=residual, pool=POOLS[0], **words)
         complete = _algorithm(name)
         limit = absolute_limit(complete.inner, bare(problem), target, operands)
         for algorithm in (complete, *complete.variants(problem, target)):
@@ -199,6 +226,7 @@ def test_transposed_convolutions_are_pooled(case: TransposedCase, pool: Pooling)
         ("fourier_16", MERGED),
         ("direct", MERGED),
         ("implicit_gemm", MERGED),
+        ("depthwise", MERGED),
     ],
 )
 def test_the_plan_says_how_it_pools(name: str, detail: str) -> None:

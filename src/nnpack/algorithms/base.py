@@ -120,7 +120,7 @@ def store_arguments(problem: Problem) -> dict[str, Argument]:
 
 def epilogue_words(epilogue: Epilogue) -> dict[str, Argument]:
     """The words of ``kernels.epilogue.epilogue_fields``."""
-    from nnpack.kernels.epilogue import epilogue_arguments
+    from nnpack.kernels.epilogue import RESIDUAL_STRIDES, epilogue_arguments
 
     words: dict[str, Argument] = {**epilogue_arguments(epilogue.kind, epilogue.parameters)}
     if epilogue.kind.scale:
@@ -131,6 +131,8 @@ def epilogue_words(epilogue: Epilogue) -> dict[str, Argument]:
         words["slopes"] = Slot("slopes")
     if epilogue.kind.residual:
         words["residual"] = Slot("residual")
+    if epilogue.residual_strides is not None:
+        words |= dict(zip(RESIDUAL_STRIDES, epilogue.residual_strides, strict=True))
     return words
 
 

@@ -62,6 +62,10 @@ class Depthwise:
             return "needs output pixels side by side, not those of a transposed convolution"
         return None
 
+    def merges_pool(self, problem: Problem, target: Target) -> bool:
+        """Tiles of rows that follow each other: no dilation, but one that divides the stride."""
+        return _spacing(problem) == 1
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiply-adds and loads of all tiles, or the traffic of the planes."""
         narrow = choose_planes(problem, target, 1)
@@ -129,7 +133,7 @@ class Depthwise:
             "scratch": Slot("workspace"),
             "scratch_stride": zeros,
             "bands": choice.bands,
-            "band_rows": problem.out_height // choice.bands,
+            "band_rows": _band_rows(problem, choice.bands),
             "spacing": choice.spacing,
         }
         tasks = problem.batch * problem.out_channels * choice.bands
@@ -148,9 +152,24 @@ def _row_step(problem: Problem) -> int:
     return problem.stride[0] // math.gcd(problem.stride[0], problem.dilation[0])
 
 
+def _spacing(problem: Problem) -> int:
+    return problem.dilation[0] // math.gcd(problem.stride[0], problem.dilation[0])
+
+
+def _together(problem: Problem) -> int:
+    """Output rows that are not parted."""
+    return 2 if problem.epilogue.pool else 1
+
+
+def _band_rows(problem: Problem, bands: int) -> int:
+    """Output rows of a band, of which the last may have more."""
+    step = _together(problem)
+    return problem.out_height // step // bands * step
+
+
 def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
     """The tile that wastes least."""
-    spacing = problem.dilation[0] // math.gcd(problem.stride[0], problem.dilation[0])
+    spacing, step = _spacing(problem), _together(problem)
     planes = problem.batch * problem.out_channels
     wanted = ceil_div(TASKS_PER_THREAD * threads, planes) if threads > 1 else 1
     # The edges of a band are visited after its inside: both should be within the second level.
@@ -159,12 +178,12 @@ def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
     bands = max(wanted, ceil_div(problem.out_height, fitting))
     least = min(problem.out_height, 2 * MAX_ROWS * spacing)
     bands = max(1, min(bands, problem.out_height // least))
-    band_rows = problem.out_height // bands
+    band_rows = _band_rows(problem, bands)
     unrolled = max(4, MAX_UNROLLED // (problem.kernel[0] * problem.kernel[1]))
     most = max(1, min(MAX_ROWS, unrolled, band_rows // spacing))
     choices = [
         _Choice(rows, lanes, spacing, _row_step(problem), bands, walks, 0.0)
-        for rows in range(1, most + 1)
+        for rows in range(step, most + 1, step)
         for lanes in {target.lanes, min(target.lanes, 8)}
         for walks in _ways(problem, lanes)
     ]

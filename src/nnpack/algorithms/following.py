@@ -56,9 +56,14 @@ def bare(problem: _AnyProblem) -> _AnyProblem:
 
 
 def trimmed(problem: Problem) -> Problem:
-    """``problem`` without an odd last row and column of outputs, which no pool looks at."""
+    """``problem`` without an odd last row and column of outputs, which no pool looks at.
+
+    A residual has them, as its strides say.
+    """
     if problem.epilogue.pool is None:
         return problem
+    n, c, h, _ = dense_strides(problem.conv_shape)
+    strides = (n, c, h) if problem.epilogue.residual else None
     extents = (problem.height, problem.width)
     outputs = (problem.out_height, problem.out_width)
     padding = list(problem.padding)
@@ -67,7 +72,8 @@ def trimmed(problem: Problem) -> Problem:
             reach = (outputs[axis] - 2) * problem.stride[axis] + problem.extent[axis]
             padding[2 * axis + 1] = reach - extents[axis] - padding[2 * axis]
     top, bottom, left, right = padding
-    return replace(problem, padding=(top, bottom, left, right))
+    epilogue = replace(problem.epilogue, residual_strides=strides)
+    return replace(problem, padding=(top, bottom, left, right), epilogue=epilogue)
 
 
 def following_passes(problem: Problem | TransposedProblem) -> str:
@@ -144,12 +150,10 @@ class CompleteAlgorithm:
     def _merges(self, problem: Problem, target: Target) -> bool:
         if not _asks_more(problem):
             return True
+        inner = self.inner
         if problem.epilogue.statistics:
-            inner = self.inner
             return isinstance(inner, Summing) and inner.merges_statistics(problem, target)
-        if problem.epilogue.residual is not None or not isinstance(self.inner, Merging):
-            return False
-        return self.inner.merges_pool(problem, target)
+        return isinstance(inner, Merging) and inner.merges_pool(problem, target)
 
 
 def _asks_more(problem: Problem | TransposedProblem) -> bool:

@@ -36,10 +36,11 @@ def choose_planes(problem: Problem, target: Target, threads: int) -> PlanesChoic
     groups = problem.batch * ceil_div(problem.out_channels, planes)
     if threads > 1 and groups < GROUPS_PER_THREAD * threads:
         return None
+    step = 2 if problem.epilogue.pool else 1
     most = max(1, min(MAX_ROWS, MAX_UNROLLED // taps, problem.out_height))
     choices = [
         PlanesChoice(rows, planes, span, _cycles(problem, target, rows, planes))
-        for rows in range(1, most + 1)
+        for rows in range(step, most + 1, step)
     ]
     return min(choices, key=lambda choice: choice.cycles)
 

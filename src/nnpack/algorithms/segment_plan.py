@@ -191,7 +191,11 @@ def _rectangle(
     tasks = images * ceil_div(pixels, blocking.pixels) * ceil_div(panels, blocking.panels)
     _, _, y_h, y_w = problem.y_strides
     offset = FLOAT_BYTES * (down[0] // kernel.rows * y_h + across[0] // kernel.rows * y_w)
-    stage = shifted(Stage(kernel, tasks, arguments), {"y": offset, "residual": offset})
+    offsets = {"y": offset, "residual": offset}
+    if problem.epilogue.residual_strides is not None:
+        _, _, row = problem.epilogue.residual_strides
+        offsets["residual"] = FLOAT_BYTES * (down[0] * row + across[0])
+    stage = shifted(Stage(kernel, tasks, arguments), offsets)
     return stage, patches + sums + widened
 
 

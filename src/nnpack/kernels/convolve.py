@@ -8,7 +8,6 @@ and panels ``[depth][panel]`` of weights; only the roles in the microkernel chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from nnpack.frozen import dataclass
@@ -21,6 +20,7 @@ from nnpack.kernels.packing import (
     emit_pack_patches,
     emit_tap_rows,
 )
+from nnpack.kernels.pixels import StoreRows, TilePlace, emit_collect_pairs, emit_scatter_functions
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
 from nnpack.kernels.transpose import emit_rows
@@ -128,6 +128,7 @@ class GemmConvolution:
 class PixelBlock:
     """A block of pixels of one image and group: its planes, its first pixel and how many."""
 
+    image: Value
     x: Value
     y: Value
     group: Value
@@ -155,6 +156,8 @@ class GemmEmitter:
         """Emit the stage."""
         if not self.kernel.dense:
             emit_scatter_functions(self.asm, self.kernel.fields, self.kernel.epilogue)
+        if self.kernel.epilogue.pool and self.kernel.epilogue.residual:
+            emit_collect_pairs(self.asm, self.kernel.fields)
         for tile in self.tiles:
             self._emit_tile_function(tile)
         if self.kernel.widens:
@@ -206,6 +209,7 @@ class GemmEmitter:
         n, group = image // groups, image % groups
         start = block % blocks * block_pixels
         return PixelBlock(
+            n,
             args["x"] + n * args["x_n"] + group * args["channels"] * args["x_c"],
             args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"],
             group,
@@ -251,7 +255,7 @@ class GemmEmitter:
                 pixel = start + offset
                 words = (args.block, used, strip, out, number, channels, pixel, size, taps.depth)
                 ahead = after + (offset + self._ahead(panel))
-                self.call_tile((*words, ahead, begin - offset))
+                self.call_tile((*words, block.image, ahead, begin - offset))
 
     def _tap_rows(self, args: Arguments, start: Value, count: Value) -> TapRows:
         """The rows of taps that are packed for the pixels ``start .. start + count``."""
@@ -307,18 +311,18 @@ class GemmEmitter:
             pixel="index",
             pixels="index",
             depth="index",
+            image="index",
             ahead="pointer",
             done="index",
-        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, next_, done):
+        ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, image, next_, done):
             args = Arguments(asm, block, kernel.fields)
             ahead = None if kernel.packed else Panel(next_, args["x_c"])
             pixel_step: Index = self.strip.width if kernel.packed else args["x_c"]
             patches = Panel(strip, pixel_step, self.lower_row)
             weights = Panel(weight, self.panel)
             skipped = done if kernel.moves_back and kernel.epilogue.stores_once else None
-            stored = pixel // self.rows, pixels // self.rows
-            place = TilePlace(args, y, channel, channels, *stored, skipped)
-            if kernel.dense and kernel.epilogue.residual:
+            place = TilePlace(args, image, y, channel, channels, pixel, pixels, self.rows, skipped)
+            if kernel.dense and kernel.epilogue.residual and not kernel.epilogue.pool:
                 self._emit_ask_for_residual(tile, place)
             if kernel.lanes == "channels":
                 acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
@@ -336,7 +340,7 @@ class GemmEmitter:
     def _emit_ask_for_output(self, tile: GemmTile, place: TilePlace) -> None:
         """Ask for the lines that the tile will be stored to, while it is computed."""
         for i in range(tile.mr):
-            plane = place.y + place.pixel + i * place.args["y_c"]
+            plane = place.y + place.stored[0] + i * place.args["y_c"]
             for j in range(-(-tile.nv // self.rows**2)):
                 self.asm.prefetch(plane, j * self.asm.lanes, write=True)
 
@@ -360,7 +364,7 @@ class GemmEmitter:
         """Row i of the tile is channel i, its lanes are pixels."""
         asm = self.asm
         epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
-        rows = StoreRows(epilogue, self.kernel.dense, place.args, place.pixel, place.pixels)
+        rows = StoreRows(epilogue, self.kernel.dense, place.args, *place.stored)
         y_c = place.args["y_c"]
         for i in range(tile.mr):
             with asm.when(asm.compare(">", place.channels, i)):
@@ -368,7 +372,8 @@ class GemmEmitter:
                 vectors = [acc[i, j] for j in range(tile.nv)]
                 if self.rows > 1:
                     half = tile.nv // 2
-                    values = epilogue.prepare_pixels(vectors[:half], vectors[half:], terms)
+                    added = place.residuals(epilogue, place.channel + i, self.strip.pixels)
+                    values = epilogue.prepare_pixels(vectors[:half], vectors[half:], terms, added)
                 else:
                     values = [epilogue.prepare(value, terms) for value in vectors]
                 for j, value in enumerate(values):
@@ -378,117 +383,17 @@ class GemmEmitter:
         """Row i of the tile is pixel i, its lanes are channels: turned before it is stored."""
         asm, lanes = self.asm, self.asm.lanes
         epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
-        where = place.pixel, place.pixels, place.done
-        store = StoreRows(epilogue, self.kernel.dense, place.args, *where)
+        store = StoreRows(epilogue, self.kernel.dense, place.args, *place.stored, place.done)
         y_c = place.args["y_c"]
         for j in range(tile.nv):
             inside = asm.lanes_below(place.channels - j * lanes)
             terms = epilogue.of_lanes(place.channel + j * lanes, inside)
             width = tile.mr // self.rows
             rows = [[acc[n * width + i, j] for i in range(width)] for n in range(self.rows)]
-            columns = epilogue.prepare_rows(rows, terms)
+            added = place.channel_residuals(epilogue, j * lanes)
+            columns = epilogue.prepare_rows(rows, terms, added)
             for start in range(0, len(columns), lanes):
                 for row, value in emit_rows(asm, columns[start : start + lanes]):
                     k = j * lanes + row
                     with asm.when(asm.compare(">", place.channels, k)):
                         store.store(value, place.channel + k, place.y + k * y_c, start)
-
-
-@dataclass(frozen=True)
-class TilePlace:
-    """Where a tile goes: its first channel's plane, how many channels, which pixels.
-
-    The first ``done`` of the pixels, if that is not None, are left alone.
-    """
-
-    args: Arguments
-    y: Value
-    channel: Value
-    channels: Value
-    pixel: Value
-    pixels: Value
-    done: Value | None
-
-
-class StoreRows:
-    """Stores vectors of consecutive pixels of one plane, ``pixel + done .. pixel + pixels``.
-
-    What is stored are prepared values of ``epilogue``.
-    """
-
-    def __init__(
-        self,
-        epilogue: Epilogue,
-        dense: bool,
-        args: Arguments,
-        pixel: Value,
-        pixels: Value,
-        done: Value | None = None,
-    ) -> None:
-        self.asm = epilogue.asm
-        self.epilogue = epilogue
-        self.dense = dense
-        self.args = args
-        self.pixel = pixel
-        self.pixels = pixels
-        self.done = done
-
-    def store(self, value: Value, channel: Value, plane: Value, offset: int) -> None:
-        """Store ``value`` at pixel ``pixel + offset`` of ``plane``, as far as there are pixels."""
-        if not self.dense:
-            self._store_scattered(value, channel, plane, offset)
-            return
-        low: Index = 0 if self.done is None else self.done - offset
-        mask = self.asm.lanes_between(low, self.pixels - offset, value.ir.type.count)
-        self.epilogue.store(value, plane + self.pixel, offset, mask=mask, channel=channel)
-
-    def _store_scattered(self, value: Value, channel: Value, plane: Value, offset: int) -> None:
-        """Hand the lanes to the loops of `emit_scatter_functions`."""
-        asm, width = self.asm, value.ir.type.count
-        low: Index = 0 if self.done is None else asm.maximum(self.done - offset, 0)
-        count = asm.minimum(self.pixels - offset, width) - low
-        buffer, pixel = asm.local_floats(width), self.pixel + offset + low
-        if self.epilogue.kind.residual:
-            residual = self.epilogue.residual(plane)
-            asm.call("collect", self.args.block, buffer + low, residual, pixel, count)
-            value = self.epilogue.finish(value, asm.load(buffer, lanes=width), channel=channel)
-        asm.store(value, buffer)
-        asm.call("scatter", self.args.block, buffer + low, plane, pixel, count)
-
-
-def emit_scatter_functions(asm: Assembler, fields: dict[str, str], kind: EpilogueKind) -> None:
-    """Define ``scatter``: store consecutive pixels where rows and columns have strides.
-
-    For a residual also ``collect``, which loads them.
-    """
-
-    def scatter(buffer: Value, lane: Value, place: Value) -> None:
-        asm.store(asm.load_float(buffer, lane), place)
-
-    def collect(buffer: Value, lane: Value, place: Value) -> None:
-        asm.store(asm.load_float(place), buffer + lane)
-
-    _emit_pixel_loop(asm, fields, kind, "scatter", scatter)
-    if kind.residual:
-        _emit_pixel_loop(asm, fields, kind, "collect", collect)
-
-
-def _emit_pixel_loop(
-    asm: Assembler,
-    fields: dict[str, str],
-    kind: EpilogueKind,
-    name: str,
-    move: Callable[[Value, Value, Value], None],
-) -> None:
-    with asm.function(
-        name, block="pointer", buffer="pointer", plane="pointer", pixel="index", count="index"
-    ) as (block, buffer, plane, pixel, count):
-        out_width, y_h, y_w = Arguments(asm, block, fields).load("out_width", "y_h", "y_w")
-        out_width = out_width // (2 if kind.pool else 1)
-        state = {"row": plane + pixel // out_width * y_h, "column": pixel % out_width}
-        with asm.loop(count, carry=state) as lane:
-            move(buffer, lane, state["row"] + state["column"] * y_w)
-            after = state["column"] + 1
-            wraps = after.equals(out_width)
-            state["row"] = asm.select(wraps, state["row"] + y_h, state["row"])
-            state["column"] = asm.select(wraps, 0, after)

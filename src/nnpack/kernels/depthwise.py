@@ -78,7 +78,8 @@ class DepthwiseConvolution:
     are ``spacing`` output rows apart, else they follow each other.
     ``adjacent``: the horizontal dilation is 1. ``lanes``: pixels in a vector, which may be fewer
     than the target has. ``walks``: tiles follow each other from left to right, each keeping what
-    the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds.
+    the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds. Where the epilogue
+    pools, ``rows``, rows of outputs and those of bands are even, and tiles not spaced.
     """
 
     kernel: tuple[int, int]
@@ -137,7 +138,7 @@ class DepthwiseConvolution:
 
 _BAND_WORDS: Mapping[str, Any] = {
     **dict.fromkeys(("block", "x", "y", "weight", "zeros"), "pointer"),
-    **dict.fromkeys(("channel", "first", "rows", "left", "right"), "index"),
+    **dict.fromkeys(("image", "channel", "first", "rows", "left", "right"), "index"),
 }
 
 
@@ -184,7 +185,7 @@ def _emit_task(
     first = band * args["band_rows"]
     is_last = band.equals(args["bands"] - 1)
     rows = asm.select(is_last, args["out_height"] - first, args["band_rows"])
-    words = (args.block, x, y, weight, zeros, k, first, rows)
+    words = (args.block, x, y, weight, zeros, n, k, first, rows)
     inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
     if kernel.walks:
         asm.call("walk", *words, inner_last, right)
@@ -201,10 +202,10 @@ def _emit_task(
 def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, edge: bool) -> None:
     """Define the function for output columns ``left .. right`` of a band of rows."""
     with asm.function(_name(edge), **_BAND_WORDS) as (block, *rest, left, right):
-        x, y, weight, zeros, channel, first, rows = rest
+        x, y, weight, zeros, image, channel, first, rows = rest
         args = Arguments(asm, block, kernel.fields)
         band = _Band(asm, kernel, args, x, y, zeros, first, rows)
-        tile = _Tile(asm, kernel, args, weight, channel)
+        tile = _Tile(asm, kernel, args, weight, image, channel)
         if edge:
             with asm.loop(right, start=left, step=asm.lanes) as v:
                 loads, stored = _edge_loads(asm, kernel, args, v)
@@ -222,10 +223,10 @@ def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, edge: b
 def _emit_walk_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
     """Define the function for all columns of a band of rows, of which the last need masks."""
     with asm.function("walk", **_BAND_WORDS) as (block, *rest, inner, right):
-        x, y, weight, zeros, channel, first, rows = rest
+        x, y, weight, zeros, image, channel, first, rows = rest
         args = Arguments(asm, block, kernel.fields)
         band = _Band(asm, kernel, args, x, y, zeros, first, rows)
-        tile = _Tile(asm, kernel, args, weight, channel)
+        tile = _Tile(asm, kernel, args, weight, image, channel)
 
         def emit_row_of_tiles(block: _RowBlock) -> None:
             walk = Walk(asm, kernel.kernel[1], kernel.stride_w, args, block.sources, zeros)
@@ -233,7 +234,7 @@ def _emit_walk_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
                 tile.add_up(block, v, walk.columns(v, None), None, walk.restore)
             with asm.loop(right, start=inner, step=asm.lanes, carry=walk.carry) as v:
                 bounds = walk.bounds(v)
-                stored = asm.lanes_below(args["out_width"] - v)
+                stored = _stored_mask(asm, kernel, args, v)
                 tile.add_up(block, v, walk.columns(v, bounds), stored, walk.restore)
 
         band.emit(emit_row_of_tiles)
@@ -248,18 +249,25 @@ def _edge_loads(
         column = v * kernel.stride_w + s * args["dilation_w"] - args["pad_left"]
         bounds = 0 - column, args["width"] - column
         loads.append(TapLoad(asm, kernel.stride_w, taps, bounds))
-    return loads, asm.lanes_below(args["out_width"] - v)
+    return loads, _stored_mask(asm, kernel, args, v)
+
+
+def _stored_mask(asm: Assembler, kernel: DepthwiseConvolution, args: Arguments, v: Value) -> Mask:
+    """The lanes of y from output column ``v`` on."""
+    step = 2 if kernel.epilogue.pool else 1
+    return asm.lanes_below((args["out_width"] - v) // step, asm.lanes // step)
 
 
 @dataclass(frozen=True)
 class _RowBlock:
-    """The input rows of a tile from column ``-pad_left`` on, and its output rows.
+    """The input rows of a tile from column ``-pad_left`` on, and the rows of y it stores.
 
-    The first ``done`` output rows have been stored before.
+    ``row`` is its first output row. The first ``done`` output rows have been stored before.
     """
 
     sources: Sequence[Value]
     targets: Sequence[Value]
+    row: Value
     done: Value
 
 
@@ -318,9 +326,11 @@ class _Band:
             inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, height)
             sources.append(asm.select(inside, source, self.zeros))
             source, in_row = source + step, in_row + dilation
+        pooled = 2 if kernel.epilogue.pool else 1
         step = args["spacing"] * args["y_h"]
-        start = self.y + row * args["y_h"]
-        return _RowBlock(sources, [start + j * step for j in range(kernel.rows)], done)
+        start = self.y + row // pooled * args["y_h"]
+        targets = [start + j * step for j in range(kernel.rows // pooled)]
+        return _RowBlock(sources, targets, row, done)
 
 
 class _Tile:
@@ -332,11 +342,13 @@ class _Tile:
         kernel: DepthwiseConvolution,
         args: Arguments,
         weight: Value,
+        image: Value,
         channel: Value,
     ) -> None:
         self.asm = asm
         self.kernel = kernel
         self.weight = weight
+        self.image, self.channel, self.out_width = image, channel, args["out_width"]
         self.epilogue = Epilogue(asm, kernel.epilogue, args)
         self.terms: ChannelTerms = self.epilogue.of_channel(channel)
         self.offsets = [s * args["dilation_w"] for s in range(kernel.kernel[1])]
@@ -369,13 +381,36 @@ class _Tile:
         for t in range(self.kernel.in_rows):
             for s, vector in enumerate(columns(t)):
                 self._accumulate(acc, t, s, vector)
-        for j, (value, target) in enumerate(zip(acc, block.targets, strict=True)):
-            ready = self.epilogue.prepare(restore(value), self.terms)
+        values = [restore(value) for value in acc]
+        if self.kernel.epilogue.pool:
+            self._store_pooled(block, v, values, stored)
+            return
+        for j, (value, target) in enumerate(zip(values, block.targets, strict=True)):
+            ready = self.epilogue.prepare(value, self.terms)
             if not self.kernel.epilogue.stores_once:
                 self.epilogue.store(ready, target, v, mask=stored, terms=self.terms)
                 continue
             with self.asm.when(self.asm.compare("<=", block.done, j)):
                 self.epilogue.store(ready, target, v, mask=stored, terms=self.terms)
+
+    def _store_pooled(
+        self, block: _RowBlock, v: Value, values: Sequence[Value], stored: Mask
+    ) -> None:
+        """Store half a vector for every two rows."""
+        epilogue = self.epilogue
+        mask = None if stored is None else self.asm.lanes_below(self.out_width - v)
+
+        def residual(row: int) -> Value:
+            source = epilogue.residual_row(self.image, self.channel, block.row + row)
+            return self.asm.load(source, v, mask=mask)
+
+        for n, target in enumerate(block.targets):
+            upper, lower = values[2 * n : 2 * n + 2]
+            added = None
+            if epilogue.kind.residual:
+                added = lambda i, _, n=n: residual(2 * n + i)  # noqa: E731
+            (ready,) = epilogue.prepare_pixels([upper], [lower], self.terms, added)
+            epilogue.store(ready, target, v // 2, mask=stored)
 
     def _accumulate(self, acc: list[Value], t: int, s: int, vector: Value) -> None:
         """Add input row ``t`` through tap column ``s`` to the output rows it belongs to."""

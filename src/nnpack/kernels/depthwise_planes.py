@@ -58,7 +58,8 @@ class DepthwisePlanes:
     ``planes`` output channels of one image; the last of them may repeat the last channel, which
     is not stored twice where outputs must be stored once.
     ``span``: lanes of a plane; no row of output is longer, no row of input than ``span * sw``.
-    ``rows``: output rows of a tile, of which a plane has at least as many.
+    ``rows``: output rows of a tile, of which a plane has at least as many; both even where the
+    epilogue pools.
     """
 
     kernel: tuple[int, int]
@@ -127,7 +128,9 @@ class _Masks:
         size = min(kernel.row_floats, lanes)
         loaded = range(0, kernel.row_floats, size)
         self.loaded = [asm.lanes_below(width - n, size) for n in loaded]
-        self.stored = asm.lanes_below(args["out_width"])
+        self.outputs = asm.lanes_below(args["out_width"])
+        step = 2 if kernel.epilogue.pool else 1
+        self.stored = asm.lanes_below(args["out_width"] // step, kernel.span // step)
         shifts = {kernel.tap(s)[0] for s in range(kernel.kernel[1])} - {0}
         self.shifted = {shift: self._with_source(shift) for shift in sorted(shifts)}
 
@@ -160,11 +163,13 @@ class _Group:
         self.args = args
         self.masks = masks
         self.zeros = zeros
+        self.image = image
         last, multiplier = args["out_channels"] - 1, args["multiplier"]
         wanted = [group * kernel.planes + i for i in range(kernel.planes)]
         channels = [asm.minimum(channel, last) for channel in wanted]
         self.present = [asm.compare("<=", channel, last) for channel in wanted]
         x, y = args["x"] + image * args["x_n"], args["y"] + image * args["y_n"]
+        self.channels = channels
         self.sources = [x + channel // multiplier * args["x_c"] for channel in channels]
         self.targets = [y + channel * args["y_c"] for channel in channels]
         self.weights = self._load_weights(channels)
@@ -198,6 +203,9 @@ class _Group:
         first = row * kernel.stride[0] - self.args["pad_top"]
         for t in range(kernel.in_rows):
             self._accumulate(acc, t, self._tap_columns(first + t))
+        if kernel.epilogue.pool:
+            self._store_pooled(acc, row)
+            return
         y_h = self.args["y_h"]
         for j, value in enumerate(acc):
             for i, (target, terms) in enumerate(zip(self.targets, self.terms, strict=True)):
@@ -209,6 +217,25 @@ class _Group:
                     continue
                 with asm.when(asm.compare("<=", done, j) & self.present[i]):
                     self.epilogue.store(ready, place, mask=self.masks.stored, terms=terms)
+
+    def _store_pooled(self, acc: Sequence[Value], row: Value) -> None:
+        """Store half a vector of every plane for every two rows."""
+        asm, kernel, epilogue = self.asm, self.kernel, self.epilogue
+
+        def residual(i: int, j: int) -> Value:
+            source = epilogue.residual_row(self.image, self.channels[i], row + j)
+            return asm.load(source, mask=self.masks.outputs)
+
+        for j in range(0, kernel.rows, 2):
+            for i, (target, terms) in enumerate(zip(self.targets, self.terms, strict=True)):
+                lanes = range(i * kernel.span, (i + 1) * kernel.span)
+                upper, lower = (asm.shuffle(value, None, lanes) for value in acc[j : j + 2])
+                added = None
+                if epilogue.kind.residual:
+                    added = lambda n, _, i=i, j=j: residual(i, j + n)  # noqa: E731
+                (ready,) = epilogue.prepare_pixels([upper], [lower], terms, added)
+                place = target + (row + j) // 2 * self.args["y_h"]
+                epilogue.store(ready, place, mask=self.masks.stored)
 
     def _accumulate(self, acc: list[Value], t: int, columns: Sequence[Value | None]) -> None:
         """Add input row ``t`` of the tile to the output rows it belongs to."""

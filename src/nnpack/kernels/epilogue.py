@@ -4,7 +4,8 @@
 stores outputs goes through `Epilogue`: it *prepares* a value with the terms of its lanes (one
 channel: splatted; channels in the lanes: a vector), turns it into rows of pixels if it is not one,
 and *stores* it, which adds the residual. So one description serves every layout.
-Where y is pooled, four values are prepared together and give one.
+Where y is pooled, four values are prepared together and give one; a residual, which has the shape
+from before the pool, is then loaded like the values and added first.
 """
 
 from __future__ import annotations
@@ -37,8 +38,16 @@ def _parameters(kind: EpilogueKind) -> tuple[str, ...]:
     return () if activation is None else activation.parameters
 
 
+# The residual of vector j of output row i, of two, laid out like the values; what no output is
+# pooled from may be anything.
+Residuals = Callable[[int, int], "Value"]
+
 # Activations that never fall, whatever their parameters.
 _RISING = (None, "relu", "clip", "sigmoid", "tanh")
+
+
+# Those of a residual of what is pooled, which does not lie as y does.
+RESIDUAL_STRIDES = ("residual_n", "residual_c", "residual_h")
 
 
 def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
@@ -50,6 +59,8 @@ def epilogue_fields(kind: EpilogueKind) -> dict[str, str]:
         fields["bias"] = "pointer"
     if kind.residual:
         fields["residual"] = "pointer"
+        if kind.pool:
+            fields |= dict.fromkeys(RESIDUAL_STRIDES, "index")
     if kind.per_channel:
         fields["slopes"] = "pointer"
     if kind.statistics:
@@ -75,7 +86,8 @@ class Epilogue:
     """Emits an epilogue inside one function; reads its numbers where it is constructed.
 
     The word ``y`` is where the output begins. A residual lies as the output does: what belongs
-    to an output is as far from the residual's first element as the output is from y's.
+    to an output is as far from the residual's first element as the output is from y's. That of
+    what is pooled has strides of its own: see `residual_row`.
     """
 
     def __init__(self, asm: Assembler, kind: EpilogueKind, arguments: Arguments) -> None:
@@ -84,7 +96,9 @@ class Epilogue:
         self._arguments = arguments
         self._activation = _emitted(kind)
         self._numbers = tuple(asm.splat(arguments[name]) for name in _parameters(kind))
-        if kind.residual:
+        # Whether a residual is added to what is stored.
+        self.adds = kind.residual is not None and kind.pool is None
+        if self.adds:
             self._distance = asm.distance(arguments["residual"], arguments["y"])
 
     def of_channel(self, channel: Index) -> ChannelTerms:
@@ -117,24 +131,34 @@ class Epilogue:
         """Outputs in either direction that give one number of y: 2 where they are pooled."""
         return 2 if self.kind.pool else 1
 
-    def prepare_rows(self, rows: Sequence[Sequence[Value]], terms: ChannelTerms) -> list[Value]:
+    def prepare_rows(
+        self,
+        rows: Sequence[Sequence[Value]],
+        terms: ChannelTerms,
+        residuals: Residuals | None = None,
+    ) -> list[Value]:
         """What ``step`` rows of neighbouring outputs, an even number where pooled, give of y."""
         if not self.kind.pool:
             return [self.prepare(value, terms) for value in rows[0]]
-        upper, lower = rows
+        upper, lower = self._added(rows, terms, residuals)
         return [
             self.prepare_window([upper[j], lower[j], upper[j + 1], lower[j + 1]], terms)
             for j in range(0, len(upper), 2)
         ]
 
     def prepare_pixels(
-        self, upper: Sequence[Value], lower: Sequence[Value], terms: ChannelTerms
+        self,
+        upper: Sequence[Value],
+        lower: Sequence[Value],
+        terms: ChannelTerms,
+        residuals: Residuals | None = None,
     ) -> list[Value]:
         """What two rows of neighbouring outputs, in the lanes, give of y.
 
         Half as many vectors; of an odd number the last one is half as wide.
         """
         asm, lanes = self.asm, self.asm.lanes
+        upper, lower = self._added((upper, lower), terms, residuals)
         found = []
         for j in range(0, len(upper), 2):
             window = []
@@ -148,13 +172,33 @@ class Epilogue:
             found.append(value)
         return found
 
+    def _added(
+        self,
+        rows: Sequence[Sequence[Value]],
+        terms: ChannelTerms,
+        residuals: Residuals | None,
+    ) -> Sequence[Sequence[Value]]:
+        """The rows complete with their residual; as they are where there is none."""
+        if residuals is None:
+            return rows
+        return [
+            [
+                self.finish(self.prepare(value, terms), residuals(i, j), terms=terms)
+                for j, value in enumerate(row)
+            ]
+            for i, row in enumerate(rows)
+        ]
+
     def prepare_window(self, values: Sequence[Value], terms: ChannelTerms) -> Value:
-        """Two columns of two outputs each, prepared and pooled.
+        """Two columns of two outputs each, prepared and pooled; only pooled if complete.
 
         What never falls where its argument rises may come after a maximum, once for all four.
         """
         assert self.kind.pool is not None
         reduce = Reduction(self.asm, self.kind.pool)
+        if self.kind.residual:
+            pooled = reduce(values)
+            return pooled if self.kind.pool == "max" else pooled * 0.25
         if self.kind.pool == "max" and terms.scale is None and self.kind.activation in _RISING:
             return self.prepare(reduce(values), terms)
         pooled = reduce([self.prepare(value, terms) for value in values])
@@ -175,7 +219,7 @@ class Epilogue:
         ``channel`` is that of all lanes, ``terms`` are those of each: one is given. Neither y nor
         the residual are touched outside ``mask``.
         """
-        if self.kind.residual:
+        if self.adds:
             lanes = value.ir.type.count
             residual = self.asm.load(self.residual(target), offset, mask=mask, lanes=lanes)
             value = self.finish(value, residual, channel=channel, terms=terms)
@@ -185,11 +229,22 @@ class Epilogue:
         self, value: Value, count: int, target: Value, offset: Index = 0, *, channel: Index
     ) -> None:
         """`store` of the first ``count`` lanes, in pieces of powers of two."""
-        if self.kind.residual:
+        if self.adds:
             lanes = value.ir.type.count
             residual = self.asm.load_first(count, self.residual(target), offset, lanes=lanes)
             value = self.finish(value, residual, channel=channel)
         self.asm.store_first(value, count, target, offset)
+
+    def residual_row(self, image: Index, channel: Index, row: Index) -> Value:
+        """Where row ``row`` of the residual of what is pooled begins, its pixels side by side."""
+        n, c, h = self._arguments.load(*RESIDUAL_STRIDES)
+        return self._arguments["residual"] + (image * n + channel * c + row * h)
+
+    def residual_pixels(self, image: Index, channel: Index, place: Index, count: Index) -> Value:
+        """That of a pixel, ``place`` behind the first of its plane, ``count`` channels in lanes."""
+        source = self.residual_row(image, channel, 0) + place
+        stride = self._arguments["residual_c"]
+        return self.asm.gather(source, stride, self.asm.lanes_below(count))
 
     def residual(self, target: Value) -> Value:
         """Where the residual of the output at ``target`` is; only for epilogues that have one."""

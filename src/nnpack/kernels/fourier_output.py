@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nnpack.codegen.assembler import Assembler, Value
 from nnpack.frozen import dataclass
-from nnpack.kernels.epilogue import ChannelTerms, Epilogue
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, Residuals
 from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
 from nnpack.kernels.stage import Arguments, Fields
-from nnpack.kernels.tiles import TileWalk
+from nnpack.kernels.tiles import TileWalk, tile_residuals
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
 from nnpack.maths.program import LinearProgram
@@ -109,13 +110,14 @@ class OutputTransform:
         columns = width - left
         corner = plane + walk.state["n"] * args["y_n"] + top * y_h + left
         full = asm.compare(">=", columns, m_w) & channels.count.equals(lanes)
+        residuals = tile_residuals(channels.epilogue, args, walk, m_h, m_w)
         with asm.when(full), asm.loop(rows) as i:
-            for lane, q, value in self._emit_row(buffer, i, channels):
+            for lane, q, value in self._emit_row(buffer, i, channels, residuals):
                 target = corner + i * y_h + asm.load_index(channels.offsets, lane)
                 whole, channel = min(lanes, m_w - q), channels.first + lane
                 channels.epilogue.store_first(value, whole, target, q, channel=channel)
         with asm.when(full.equals(0)), asm.loop(rows) as i:
-            for lane, q, value in self._emit_row(buffer, i, channels):
+            for lane, q, value in self._emit_row(buffer, i, channels, residuals):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = corner + i * y_h + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, m_w) - q
@@ -124,12 +126,17 @@ class OutputTransform:
                     channels.epilogue.store(value, target, q, mask=mask, channel=channel)
 
     def _emit_row(
-        self, buffer: Value, i: Value, channels: _Channels
+        self,
+        buffer: Value,
+        i: Value,
+        channels: _Channels,
+        residuals: Callable[[Value, Value, Value], Residuals] | None,
     ) -> list[tuple[int, int, Value]]:
         """One row of y: (lane, first column, values) for every channel."""
         lanes, step = self.asm.lanes, self.step
         rows = [self._outputs(buffer + (i * step + n) * self.row_floats) for n in range(step)]
-        columns = channels.epilogue.prepare_rows(rows, channels.terms)
+        added = residuals and residuals(i, channels.first, channels.count)
+        columns = channels.epilogue.prepare_rows(rows, channels.terms, added)
         result = []
         for q in range(0, len(columns), lanes):
             turned = emit_rows(self.asm, columns[q : q + lanes])

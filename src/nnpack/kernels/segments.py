@@ -11,9 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
-from nnpack.kernels.convolve import GemmConvolution, GemmEmitter, PixelBlock, TilePlace
+from nnpack.kernels.convolve import GemmConvolution, GemmEmitter, PixelBlock
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
 from nnpack.kernels.packing import emit_pack_tap, emit_tap_columns, emit_tap_rows
+from nnpack.kernels.pixels import TilePlace
 from nnpack.kernels.stage import Arguments, PhaseTimer
 from nnpack.kernels.weights import POINTER_KINDS
 
@@ -123,7 +124,7 @@ class _Emitter(GemmEmitter):
                 strip = scratch + begin * (segment.depth * self.rows)
                 place = (out, number, channels, block.start + begin, size)
                 words = (args.block, weight, strip, *place, segment.depth)
-                self.call_tile((*words, state["sums"], begins, ends))
+                self.call_tile((*words, block.image, state["sums"], begins, ends))
                 state["sums"] = state["sums"] + self.strip.width * self.panel
 
     def _emit_tile_function(self, tile: GemmTile) -> None:
@@ -139,10 +140,12 @@ class _Emitter(GemmEmitter):
             pixel="index",
             pixels="index",
             depth="index",
+            image="index",
             sums="pointer",
             begins="index",
             ends="index",
-        ) as (block, weight, strip, y, channel, channels, pixel, count, depth, sums, begins, ends):
+        ) as (block, weight, strip, y, channel, channels, pixel, count, depth, image, *rest):
+            sums, begins, ends = rest
             patches = Panel(strip, self.strip.width, self.lower_row)
             weights = Panel(weight, self.panel)
             pixels = kernel.lanes == "pixels"
@@ -154,8 +157,7 @@ class _Emitter(GemmEmitter):
                     asm.store(value, sums, (i * tile.nv + j) * asm.lanes)
             with asm.when(ends.equals(1)):
                 args = Arguments(asm, block, kernel.fields)
-                stored = pixel // self.rows, count // self.rows
-                where = TilePlace(args, y, channel, channels, *stored, None)
+                where = TilePlace(args, image, y, channel, channels, pixel, count, self.rows, None)
                 store = self.emit_store_pixels if pixels else self.emit_store_channels
                 store(tile, acc, where)
 

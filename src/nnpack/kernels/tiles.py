@@ -20,6 +20,7 @@ from nnpack.kernels.storage import emit_inverse_scale
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.kernels.epilogue import Epilogue, Residuals
 
 # Channels summed in one chain of additions; longer sums are sums of such chains, which keeps the
 # rounding error from growing with the number of channels.
@@ -122,3 +123,28 @@ class TileWalk:
         state["column"] = asm.select(wraps, 0, column)
         state["row"] = asm.select(ends, 0, row)
         state["n"] = asm.select(ends, state["n"] + 1, state["n"])
+
+
+def tile_residuals(
+    epilogue: Epilogue, args: Arguments, walk: TileWalk, rows: int, columns: int
+) -> Callable[[Value, Value, Value], Residuals] | None:
+    """Residuals of the walk's tile, of ``rows`` x ``columns`` pooled outputs; None without a pool.
+
+    Called with a pooled row of the tile, the first channel of the lanes and the number of them.
+    """
+    if not (epilogue.kind.pool and epilogue.kind.residual):
+        return None
+    asm, step = args.asm, epilogue.step
+    top, left = walk.state["row"] * (rows * step), walk.state["column"] * (columns * step)
+    width, row_stride = args.load("out_width", "residual_h")
+
+    def of_row(i: Value, channel: Value, count: Value) -> Residuals:
+        def load(half: int, j: int) -> Value:
+            column = left + j
+            inside = asm.select(asm.compare("<", column, width), count, 0)
+            place = (top + i * step + half) * row_stride + column
+            return epilogue.residual_pixels(walk.state["n"], channel, place, inside)
+
+        return load
+
+    return of_row

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
-from nnpack.kernels.convolve import StoreRows, emit_scatter_functions
-from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, Residuals, epilogue_fields
 from nnpack.kernels.gemm import Accumulators, GemmTile, Indirect, Panel, emit_product
 from nnpack.kernels.packing import emit_tap_rows
+from nnpack.kernels.pixels import StoreRows, emit_scatter_functions
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
@@ -96,17 +96,21 @@ class WindowConvolution:
 
 @dataclass(frozen=True)
 class _Strip:
-    """Where a strip goes: its first channel's plane, how many channels, which pixels."""
+    """Where a strip goes: its first channel's plane, how many channels, which pixels.
+
+    ``residual``: where that of its first pixel is, if what is pooled has one.
+    """
 
     y: Value
     channel: Value
     channels: Value
     pixel: Value
     pixels: Value
+    residual: Value
 
     @property
     def words(self) -> tuple[Value, ...]:
-        return self.y, self.channel, self.channels, self.pixel, self.pixels
+        return self.y, self.channel, self.channels, self.pixel, self.pixels, self.residual
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,8 @@ class _Emitter:
         # Rows of outputs in a strip: two if they are pooled, each half of the vectors.
         self.step = 2 if kernel.epilogue.pool else 1
         self.width = kernel.tile.nv // self.step * asm.lanes
+        # Whether a residual is added before the pool.
+        self.adds = kernel.epilogue.pool is not None and kernel.epilogue.residual is not None
         # Tiles by number of vectors: the last strip of a run may need fewer.
         widths = range(self.step, kernel.tile.nv + 1, self.step)
         self.tiles = [GemmTile(kernel.tile.mr, nv) for nv in widths]
@@ -185,7 +191,7 @@ class _Emitter:
         with asm.when(block.equals(copied).equals(0)), timer.phase("packing"):
             asm.call("copy", args.block, x, scratch, rows, *region.words)
         with timer.phase("multiplication"):
-            self._emit_panels(args, scratch, rows, y, group, chunk, region)
+            self._emit_panels(args, scratch, rows, y, (n, group), chunk, region)
 
     def _emit_panels(
         self,
@@ -193,11 +199,12 @@ class _Emitter:
         table: Value,
         rows: Value,
         y: Value,
-        group: Value,
+        image_and_group: tuple[Value, Value],
         chunk: Value,
         region: Region,
     ) -> None:
         """All runs of the block times the panels of the chunk."""
+        n, group = image_and_group
         asm, mr = self.asm, self.kernel.tile.mr
         panels, out_channels, flat = args.load("panels", "group_out_channels", "flat")
         depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
@@ -217,7 +224,11 @@ class _Emitter:
             channel = panel * mr
             channels = asm.minimum(out_channels - channel, mr)
             out, number = y + channel * args["y_c"], channel + group * out_channels
-            strip = _Strip(out, number, channels, pixel, length)
+            residual = out
+            if self.adds:
+                source = Epilogue(asm, self.kernel.epilogue, args)
+                residual = source.residual_row(n, number, region.row) + region.column
+            strip = _Strip(out, number, channels, pixel, length, residual)
             product = _Product(
                 weight + taps.start * mr, asm.index_pointer(table, taps.start), taps.depth
             )
@@ -238,7 +249,10 @@ class _Emitter:
         with asm.loop(all_.pixels, step=self.width) as offset:
             size = asm.minimum(all_.pixels - offset, self.width)
             place = pixel + offset // self.step
-            strip = _Strip(all_.y, all_.channel, all_.channels, place, size)
+            residual = all_.residual
+            if self.adds:
+                residual = residual + (run * self.step * args["residual_h"] + offset)
+            strip = _Strip(all_.y, all_.channel, all_.channels, place, size, residual)
             for tile in self.tiles:
                 width = tile.nv // self.step * asm.lanes
                 above = asm.compare(">", size, width - asm.lanes)
@@ -260,6 +274,7 @@ class _Emitter:
             channels="index",
             pixel="index",
             pixels="index",
+            residual="pointer",
         ) as (block, weight, table, depth, rows, *words):
             args = Arguments(asm, block, kernel.fields)
             second = args["pitch"] if self.step > 1 else None
@@ -282,7 +297,8 @@ class _Emitter:
             for i in range(tile.mr):
                 terms = epilogue.of_channel(strip.channel + i)
                 row = strip.y + strip.pixel + i * y_c
-                values = self._prepared(epilogue, [acc[i, j] for j in range(tile.nv)], terms)
+                vectors = [acc[i, j] for j in range(tile.nv)]
+                values = self._prepared(args, epilogue, vectors, strip, i, terms)
                 for j, value in enumerate(values):
                     epilogue.store(value, row, j * asm.lanes, terms=terms)
         with asm.when(whole.equals(0)):
@@ -298,19 +314,37 @@ class _Emitter:
         for i in range(tile.mr):
             with asm.when(asm.compare(">", strip.channels, i)):
                 terms = epilogue.of_channel(strip.channel + i)
-                values = self._prepared(epilogue, [acc[i, j] for j in range(tile.nv)], terms)
+                vectors = [acc[i, j] for j in range(tile.nv)]
+                values = self._prepared(args, epilogue, vectors, strip, i, terms)
                 channel, plane = strip.channel + i, strip.y + i * y_c
                 for j, value in enumerate(values):
                     store.store(value, channel, plane, j * asm.lanes)
 
     def _prepared(
-        self, epilogue: Epilogue, values: Sequence[Value], terms: ChannelTerms
+        self,
+        args: Arguments,
+        epilogue: Epilogue,
+        values: Sequence[Value],
+        strip: _Strip,
+        i: int,
+        terms: ChannelTerms,
     ) -> list[Value]:
-        """The vectors of one channel as they are stored."""
+        """The vectors of channel i of the strip as they are stored."""
         if self.step == 1:
             return [epilogue.prepare(value, terms) for value in values]
         half = len(values) // 2
-        return epilogue.prepare_pixels(values[:half], values[half:], terms)
+        residuals = self._residuals(args, strip, i) if self.adds else None
+        return epilogue.prepare_pixels(values[:half], values[half:], terms, residuals)
+
+    def _residuals(self, args: Arguments, strip: _Strip, i: int) -> Residuals:
+        """Those of channel i of the strip."""
+        asm, (channel, row) = self.asm, args.load("residual_c", "residual_h")
+
+        def load(half: int, j: int) -> Value:
+            mask = asm.lanes_below(strip.pixels - j * asm.lanes)
+            return asm.load(strip.residual + (i * channel + half * row), j * asm.lanes, mask=mask)
+
+        return load
 
 
 def _place_of(asm: Assembler, args: Arguments, block: Value) -> tuple[Value, Region]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from nnpack.codegen.assembler import Assembler, Value
 from nnpack.frozen import dataclass
-from nnpack.kernels.epilogue import ChannelTerms, Epilogue
+from nnpack.kernels.epilogue import ChannelTerms, Epilogue, Residuals
 from nnpack.kernels.stage import Arguments, Fields
-from nnpack.kernels.tiles import TileWalk
+from nnpack.kernels.tiles import TileWalk, tile_residuals
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
 from nnpack.kernels.winograd_shape import PREFETCH_COLUMNS, TileShape
@@ -103,8 +105,9 @@ class OutputTransform:
         place = self._place(args, walk, plane)
         columns = place.columns
         full = asm.compare(">=", columns, self.columns) & channels.count.equals(lanes)
+        residuals = tile_residuals(channels.epilogue, args, walk, self.rows, self.columns)
         with asm.when(full), asm.loop(place.rows) as i:
-            for lane, q, value in self._emit_row(buffer, i, channels):
+            for lane, q, value in self._emit_row(buffer, i, channels, residuals):
                 target = place.row(i) + asm.load_index(channels.offsets, lane)
                 whole = min(lanes, self.columns - q)
                 if self.shape.scattered:
@@ -113,11 +116,11 @@ class OutputTransform:
                     channel = channels.first + lane
                     channels.epilogue.store_first(value, whole, target, q, channel=channel)
                     asm.prefetch(target, q + PREFETCH_COLUMNS, write=True)
-                    if self.kind.residual:
+                    if channels.epilogue.adds:
                         below = channels.epilogue.residual(target)
                         asm.prefetch(below, q + PREFETCH_COLUMNS)
         with asm.when(full.equals(0)), asm.loop(place.rows) as i:
-            for lane, q, value in self._emit_row(buffer, i, channels):
+            for lane, q, value in self._emit_row(buffer, i, channels, residuals):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = place.row(i) + asm.load_index(channels.offsets, lane)
                     count = asm.minimum(columns, self.columns) - q
@@ -161,7 +164,7 @@ class OutputTransform:
         asm, epilogue, width = self.asm, channels.epilogue, value.ir.type.count
         step = args["y_w"] * args["step_w"] if self.shape.dilated else args["y_w"]
         buffer = asm.local_floats(width)
-        if epilogue.kind.residual:
+        if epilogue.adds:
             residual = epilogue.residual(target)
             with asm.loop(count) as n:
                 asm.store(asm.load_float(residual, (n + q) * step), buffer + n)
@@ -172,12 +175,17 @@ class OutputTransform:
             asm.store(asm.load_float(buffer, n), target + (n + q) * step)
 
     def _emit_row(
-        self, buffer: Value, i: Value, channels: _Channels
+        self,
+        buffer: Value,
+        i: Value,
+        channels: _Channels,
+        residuals: Callable[[Value, Value, Value], Residuals] | None,
     ) -> list[tuple[int, int, Value]]:
         """One row of y: (lane, first column, values) for every channel."""
         lanes, step = self.asm.lanes, self.step
         rows = [self._outputs(buffer + (i * step + n) * (self.t_w * lanes)) for n in range(step)]
-        columns = channels.epilogue.prepare_rows(rows, channels.terms)
+        added = residuals and residuals(i, channels.first, channels.count)
+        columns = channels.epilogue.prepare_rows(rows, channels.terms, added)
         result = []
         for q in range(0, self.columns, lanes):
             turned = emit_rows(self.asm, columns[q : q + lanes])
