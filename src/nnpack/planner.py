@@ -33,7 +33,7 @@ from nnpack.frozen import dataclass, replace
 from nnpack.output_gradient_problem import OutputGradientProblem
 from nnpack.plan import Plan, combine_plans
 from nnpack.problem import Accuracy, Problem, TransposedProblem
-from nnpack.transposed import has_gaps, transposed_phases
+from nnpack.transposed import has_gaps, is_one_phase, transposed_phases
 from nnpack.verbose import is_verbose, report
 
 __all__ = [
@@ -151,8 +151,9 @@ def make_masked_plan(
 
 def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: int) -> Plan:
     """The plan of ``choice``, one of `list_choices`."""
-    if isinstance(problem, Problem):
-        return choice.algorithms[0].build(problem, target, threads)
+    if isinstance(problem, Problem) or is_one_phase(problem):
+        ((part, _),) = _parts(problem)
+        return choice.algorithms[0].build(part, target, threads)
 
     def build(plain: TransposedProblem) -> Plan:
         parts = zip(_parts(plain), choice.algorithms, strict=True)
@@ -169,7 +170,7 @@ def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
     """The forward problems ``problem`` consists of, with their offsets in y, in elements."""
     if isinstance(problem, Problem):
         return ((problem, 0),)
-    phases = transposed_phases(bare(problem))
+    phases = transposed_phases(problem if is_one_phase(problem) else bare(problem))
     return tuple((phase.problem, phase.y_offset) for phase in phases)
 
 
@@ -194,7 +195,7 @@ def explain(
     asked = _with_measured_variants(parts, target, times)
     candidates = (_ask(a, parts, target, threads, packs) for a in asked)
     passes = following_passes(problem)
-    if passes and not isinstance(problem, Problem):
+    if passes and not (isinstance(problem, Problem) or is_one_phase(problem)):
         candidates = (replace(c, detail=f"{c.detail}, {passes}") for c in candidates)
     return Explanation(
         problem,

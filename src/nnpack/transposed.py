@@ -13,7 +13,7 @@ import math
 from nnpack.frozen import dataclass
 from nnpack.problem import Problem, TransposedProblem, WeightLayout, dense_strides
 
-__all__ = ["Phase", "has_gaps", "transposed_phases"]
+__all__ = ["Phase", "has_gaps", "is_one_phase", "transposed_phases"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ def transposed_phases(problem: TransposedProblem) -> tuple[Phase, ...]:
     rows = _axis_phases(problem, 0)
     columns = _axis_phases(problem, 1)
     return tuple(_phase(problem, row, column) for row in rows for column in columns)
+
+
+def is_one_phase(problem: TransposedProblem) -> bool:
+    """Whether a single forward problem computes all of y, whatever its epilogue."""
+    return problem.stride == (1, 1)
 
 
 def has_gaps(problem: TransposedProblem) -> bool:

@@ -52,11 +52,16 @@ class WinogradAlgorithm:
         return tuple(WinogradAlgorithm(self.m, blocks) for blocks in BLOCK_SCALES)
 
     def shape(self, problem: Problem, lanes: int) -> TileShape:
-        """The tile: m outputs in a direction with two taps or more, one otherwise."""
+        """The tile: m outputs in a direction with two taps or more, one otherwise.
+
+        Where they are pooled an even number: one less than an odd m, and two rather than one.
+        """
         taps = [ceil_div(problem.kernel[n], problem.stride[n]) for n in range(2)]
         strided, dilated = problem.stride != (1, 1), problem.dilation != (1, 1)
         step = problem.stride[1] * problem.dilation[1]
         m_h, m_w = (self.m if r > 1 else 1 for r in taps)
+        if problem.epilogue.pool is not None:
+            m_h, m_w = max(2, m_h - m_h % 2), max(2, m_w - m_w % 2)
         return TileShape(
             (m_h, m_w),
             (taps[0], taps[1]),
@@ -84,9 +89,8 @@ class WinogradAlgorithm:
         return None
 
     def merges_pool(self, problem: Problem, target: Target) -> bool:
-        """Even tiles of neighbouring outputs: no dilation, taps in both directions."""
-        shape = self.shape(problem, target.lanes)
-        return problem.dilation == (1, 1) and shape.m[0] % 2 == shape.m[1] % 2 == 0
+        """Tiles of neighbouring outputs: no dilation."""
+        return problem.dilation == (1, 1)
 
     def merges_statistics(self, problem: Problem, target: Target) -> bool:
         """Rows of outputs side by side."""
