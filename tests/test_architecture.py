@@ -20,7 +20,7 @@ VOCABULARY = {
     "frozen": set(),
     "geometry": set(),
     "arguments": {"errors"},
-    "arrays": {"errors"},
+    "arrays": {"arguments", "errors"},
     "elementwise_problem": {"epilogue", "frozen"},
     "epilogue": {"arguments", "arrays", "errors", "frozen"},
     "batch_norm_problem": {"arguments", "epilogue", "errors", "frozen"},

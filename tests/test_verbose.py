@@ -91,3 +91,15 @@ def test_nothing_is_said_and_no_call_is_timed_otherwise(
     (prepared,) = layer._weights.prepared.values()
     assert not isinstance(prepared.program, ReportedProgram)
     assert capsys.readouterr().err == ""
+
+
+def test_whatever_else_is_computed_has_a_line_a_call(capsys: pytest.CaptureFixture[str]) -> None:
+    x = np.ones((1, 2, 9, 7), np.float32)
+    # Of sizes that nothing else asks for: a program that is kept reports as when it was made.
+    nnpack.max_pool2d(x[:, :, :, :5], 3, threads=1)
+    nnpack.softmax(np.ones((3, 1237), np.float32), threads=1)
+    nnpack.conv2d_weight_gradient(x, np.ones((1, 3, 7, 5), np.float32), (3, 2, 3, 3), threads=1)
+    lines = [line for line in _lines(capsys) if line[1] == "call"]
+    assert [line[2] for line in lines] == ["pool", "softmax", "weight_gradient"]
+    assert "1237" in lines[1][5]
+    assert lines[2][5].startswith(SHAPE)

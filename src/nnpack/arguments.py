@@ -20,6 +20,7 @@ __all__ = [
     "IntOrPair",
     "PaddingLike",
     "as_axis",
+    "as_flag",
     "as_integer",
     "as_number",
     "as_paddings",
@@ -59,6 +60,16 @@ def as_axis(name: str, value: object, ndim: int) -> int:
     if not -ndim <= number < ndim:
         raise ProblemError(f"{name}={value!r} must be from {-ndim} to {ndim - 1}")
     return number % ndim
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Return ``value``, a bool of Python or NumPy. Raises DtypeError for anything else."""
+    if type(value) is bool:
+        return value
+    plain = _plain(value)
+    if isinstance(plain, bool):
+        return plain
+    raise DtypeError(f"{name}={value!r} must be True or False")
 
 
 def as_pair(name: str, value: object, *, least: int) -> tuple[int, int]:

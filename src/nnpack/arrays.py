@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nnpack.arguments import as_number
 from nnpack.errors import DtypeError, ProblemError
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ WithMoments = tuple[Float32Array, Float32Array, Float32Array]
 
 # DLPack's kDLCPU and kDLCUDAHost (dlpack.h): memory the processor can read.
 _HOST_DEVICES = (1, 3)
-_FLOAT32 = np.dtype(np.float32)
 
 
 def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Array:
@@ -134,11 +135,16 @@ def frozen_vector(name: str, value: object) -> Float32Array:
     Raises DtypeError or ProblemError when it is no vector of float32.
     """
     if isinstance(value, tuple):
-        # What a description was made of before: its numbers are float32.
-        value = np.array(value, np.float32)
+        # What a description was made of before: its numbers are float32, NaN may be among them.
+        numbers = [v if _is_nan(v) else as_number(name, v, infinite=True) for v in value]
+        value = np.array(numbers, np.float32)
     array = as_float32(name, value, 1).copy()
     array.setflags(write=False)
     return array
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def undefined_moments(channels: int) -> dict[str, Float32Array]:

@@ -6,7 +6,7 @@ import functools
 import math
 
 from nnpack.arguments import as_number
-from nnpack.epilogue import Activation, Epilogue, Prelu, check_slopes
+from nnpack.epilogue import Activation, ChannelSlopes, Epilogue, Prelu, check_slopes
 from nnpack.errors import ProblemError
 from nnpack.frozen import dataclass
 
@@ -34,7 +34,7 @@ class BatchNormProblem:
     gamma: bool
     beta: bool
     eps: float
-    activation: Activation | None = None
+    activation: Activation | ChannelSlopes | None = None
     training: bool = False
 
     def __post_init__(self) -> None:
@@ -49,6 +49,8 @@ class BatchNormProblem:
         _ = self.epilogue
         if isinstance(self.activation, Prelu):
             check_slopes(self.activation, self.channels)
+            # Slopes are an array that is passed: the same is done for any.
+            object.__setattr__(self, "activation", ChannelSlopes())
 
     @property
     def epilogue(self) -> Epilogue:

@@ -23,12 +23,21 @@ from nnpack.planner import check_algorithm, inaccuracy, refusal_message
 __all__ = ["explain_weight_gradient", "plan_weight_gradient", "weight_gradient_planner"]
 
 
-@functools.cache
 def weight_gradient_planner(
     algorithm: str,
 ) -> Callable[[WeightGradientProblem, Target, int], Plan]:
-    """`plan_weight_gradient` for ``algorithm``: one function a name, by which programs are kept."""
-    return functools.partial(plan_weight_gradient, check_algorithm(algorithm))
+    """`plan_weight_gradient` for ``algorithm``: one function a name, by which programs are kept.
+
+    Raises AlgorithmError for an unknown name.
+    """
+    return _weight_gradient_planner(check_algorithm(algorithm))
+
+
+@functools.cache
+def _weight_gradient_planner(
+    algorithm: str,
+) -> Callable[[WeightGradientProblem, Target, int], Plan]:
+    return functools.partial(plan_weight_gradient, algorithm)
 
 
 def plan_weight_gradient(

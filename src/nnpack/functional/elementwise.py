@@ -31,7 +31,7 @@ from nnpack.epilogue import (
     check_slopes,
 )
 from nnpack.errors import ProblemError
-from nnpack.execution import Program
+from nnpack.execution import Runnable
 from nnpack.functional.running import are_plain, planned_program, run_planned
 from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
@@ -269,7 +269,7 @@ def _activated(
 @functools.lru_cache(maxsize=256)
 def _activating(
     activation: Callable[..., Activation], numbers: tuple[object, ...], count: int, threads: int
-) -> Program | None:
+) -> Runnable | None:
     """The program of an activation, unless there are no numbers."""
     return _program(ElementwiseProblem(count, Epilogue(activation=activation(*numbers))), threads)
 
@@ -277,14 +277,14 @@ def _activating(
 @functools.lru_cache(maxsize=256)
 def _combining(
     slot: Literal["residual", "factor"], activation: Activation | None, count: int, threads: int
-) -> Program | None:
+) -> Runnable | None:
     """The program of two arrays combined, unless there are no numbers."""
     position: Literal["before"] | None = "before" if slot == "residual" else None
     epilogue = Epilogue(activation=activation, residual=position)
     return _program(ElementwiseProblem(count, epilogue, product=slot == "factor"), threads)
 
 
-def _program(problem: ElementwiseProblem, threads: int) -> Program | None:
+def _program(problem: ElementwiseProblem, threads: int) -> Runnable | None:
     return planned_program(plan_elementwise, problem, threads) if problem.count else None
 
 

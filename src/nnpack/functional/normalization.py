@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import Literal, SupportsIndex, overload
 
 import numpy as np
 
 from nnpack.algorithms.batch_norm import plan_batch_norm, plan_batch_norm_gradient
-from nnpack.arguments import as_integer, as_number
+from nnpack.arguments import as_flag, as_integer, as_number
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.batch_norm_problem import (
     BatchNormGradientProblem,
@@ -18,7 +19,7 @@ from nnpack.batch_norm_problem import (
 )
 from nnpack.epilogue import Activation, Epilogue, activation_arrays
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.execution import Program
+from nnpack.execution import Runnable
 from nnpack.functional.running import planned_program, run_planned
 from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
@@ -89,7 +90,7 @@ def batch_norm(
     Raises ProblemError or DtypeError for malformed arguments, before anything is written;
     ProblemError also when training on a single number a channel.
     """
-    x = as_float32("x", x)
+    x, training = as_float32("x", x), as_flag("training", training)
     batch, channels, pixels = normalized_extents("x", x.shape)
     inputs = _vectors(channels, gamma=gamma, beta=beta, mean=mean, variance=variance)
     running = ("mean" in inputs) + ("variance" in inputs)
@@ -111,8 +112,8 @@ def batch_norm(
         return y
     problem = batch_norm_problem(batch, channels, pixels, *flags, eps, activation, True)
     factor = as_number("momentum", momentum)
-    _check_writeable(mean=mean, variance=variance)
     y = _result(x, out, inputs)
+    _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
     arrays = {**inputs, "x": np.ascontiguousarray(x), "y": y, **activation_arrays(activation)}
     moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
     run_planned(plan_batch_norm, problem, {**arrays, **moments}, threads)
@@ -134,7 +135,7 @@ def _inferring(
     eps: float,
     activation: Activation | None,
     threads: int,
-) -> Program | None:
+) -> Runnable | None:
     """The program of an inference, unless there is nothing to compute."""
     problem = BatchNormProblem(batch, channels, pixels, gamma, beta, eps, activation)
     return None if problem.is_empty else planned_program(plan_batch_norm, problem, threads)
@@ -173,7 +174,7 @@ def batch_norm_gradient(
         arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad)}
         results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
         problem = BatchNormGradientProblem(
-            batch, channels, pixels, "gamma" in parameters, bool(training)
+            batch, channels, pixels, "gamma" in parameters, as_flag("training", training)
         )
         run_planned(plan_batch_norm_gradient, problem, {**arrays, **results, **parameters}, threads)
     return grad_x, grad_gamma, grad_beta
@@ -205,6 +206,7 @@ def fold_batch_norm(
     if weights.ndim < 2:
         raise ProblemError(f"weight.shape={weights.shape} must have 2 dimensions or more")
     group_count = as_integer("groups", groups, least=1)
+    transposed = as_flag("transposed", transposed)
     if transposed and weights.shape[0] % group_count:
         raise ProblemError(f"groups={groups} must divide weight.shape[0]={weights.shape[0]}")
     channels = weights.shape[1] * group_count if transposed else weights.shape[0]
@@ -249,10 +251,16 @@ def _result(
     return check_out(out, x.shape, inputs.items(), in_place=True)
 
 
-def _check_writeable(**running: object) -> None:
+def _check_writeable(others: Mapping[str, Float32Array], **running: object) -> None:
+    """Raise ProblemError unless running statistics can be changed, and nothing else is by that."""
     for name, value in running.items():
-        if value is not None and not (isinstance(value, np.ndarray) and value.flags.writeable):
+        if value is None:
+            continue
+        if not (isinstance(value, np.ndarray) and value.flags.writeable):
             raise ProblemError(f"{name} must be a writeable numpy.ndarray, for training changes it")
+        for other, array in others.items():
+            if other != name and np.may_share_memory(value, array):
+                raise ProblemError(f"{name} overlaps {other}, and training changes it; copy it")
 
 
 def _update_running(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnpack.algorithms.pooling import plan_pooling
-from nnpack.arguments import IntOrPair, PaddingLike
+from nnpack.arguments import IntOrPair, PaddingLike, as_flag
 from nnpack.arrays import (
     Float32Array,
     as_float32,
@@ -18,7 +18,7 @@ from nnpack.arrays import (
     element_strides,
     with_unit_column_stride,
 )
-from nnpack.execution import Program
+from nnpack.execution import Runnable
 from nnpack.functional.running import are_plain, planned_program
 from nnpack.pool_problem import PoolKind, PoolProblem, RowStrides
 from nnpack.runtime.memory import address, empty_output
@@ -91,7 +91,7 @@ def max_pool2d(
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
     numbers = kernel_size, stride, padding, dilation, None
-    flags = bool(ceil_mode), True, bool(return_indices)
+    flags = as_flag("ceil_mode", ceil_mode), True, as_flag("return_indices", return_indices)
     return _pool(_state_sliding, "max", numbers, flags, x, threads, out)
 
 
@@ -116,7 +116,11 @@ def avg_pool2d(
     Raises as `max_pool2d` does.
     """
     numbers = kernel_size, stride, padding, 1, divisor_override
-    flags = bool(ceil_mode), bool(count_include_pad), False
+    ceil, padding_counts = (
+        as_flag("ceil_mode", ceil_mode),
+        as_flag("count_include_pad", count_include_pad),
+    )
+    flags = ceil, padding_counts, False
     return _result(_pool(_state_sliding, "average", numbers, flags, x, threads, out))
 
 
@@ -182,7 +186,7 @@ def adaptive_max_pool2d(
     out: Float32Array | None = None,
 ) -> Float32Array | WithIndices:
     """The greatest of windows as in `adaptive_avg_pool2d`; NaN and indices as in `max_pool2d`."""
-    flags = (bool(return_indices),)
+    flags = (as_flag("return_indices", return_indices),)
     return _pool(_state_adaptive, "max", (output_size,), flags, x, threads, out)
 
 
@@ -254,7 +258,7 @@ def _prepare(
     numbers: Numbers,
     flags: Flags,
     threads: int,
-) -> tuple[PoolProblem, Program | None]:
+) -> tuple[PoolProblem, Runnable | None]:
     """The problem, and its program unless it is empty."""
     problem = state(kind, shape, strides, numbers, flags)
     program = None if problem.is_empty else planned_program(plan_pooling, problem, threads)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnpack.algorithms.reshaping import plan_average_gradient, plan_max_gradient
-from nnpack.arguments import IntOrPair, PaddingLike, as_shape
+from nnpack.arguments import IntOrPair, PaddingLike, as_flag, as_shape
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.functional.pooling import max_pool2d
@@ -106,8 +106,8 @@ def avg_pool2d_gradient(
         kernel_size,
         stride=stride,
         padding=padding,
-        ceil_mode=bool(ceil_mode),
-        count_padding=bool(count_include_pad),
+        ceil_mode=as_flag("ceil_mode", ceil_mode),
+        count_padding=as_flag("count_include_pad", count_include_pad),
         divisor=divisor_override,
     )
     return _average_gradient(problem, as_float32("grad_output", grad_output, 4), threads, out)

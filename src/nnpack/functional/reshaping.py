@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnpack.algorithms.reshaping import plan_concat, plan_pad, plan_resample
-from nnpack.arguments import PaddingLike, as_axis, as_number, as_paddings, as_shape
+from nnpack.arguments import PaddingLike, as_axis, as_flag, as_number, as_paddings, as_shape
 from nnpack.arrays import Float32Array, as_float32, check_out
-from nnpack.errors import ProblemError
+from nnpack.errors import DtypeError, ProblemError
 from nnpack.functional.running import run_planned
 from nnpack.geometry import Padding
 from nnpack.resampling import axis_table
@@ -155,6 +155,8 @@ def concat(
 
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
+    if not isinstance(arrays, Iterable):
+        raise DtypeError(f"arrays of type {type(arrays).__name__} must be a list of arrays")
     given = [as_float32(f"arrays[{n}]", array) for n, array in enumerate(arrays)]
     if not given or not given[0].ndim:
         raise ProblemError("concat needs one array or more, of 1 dimension or more")
@@ -208,6 +210,7 @@ def _padded(shape: tuple[int, ...], padding: Padding) -> tuple[int, ...]:
 def _axis_kind(mode: object, align_corners: bool) -> AxisKind:
     if mode not in ("nearest", "bilinear"):
         raise ProblemError(f'mode={mode!r} must be "nearest" or "bilinear"')
+    align_corners = as_flag("align_corners", align_corners)
     if mode == "nearest" and align_corners:
         raise ProblemError('align_corners=True goes with mode="bilinear" only')
     if align_corners:

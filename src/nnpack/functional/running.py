@@ -45,16 +45,16 @@ def run_planned(
     program.run({name: address(array) for name, array in arrays.items()})
 
 
-def planned_program(planner: Planner, problem: object, threads: int) -> Program:
+def planned_program(planner: Planner, problem: object, threads: int) -> Runnable:
     """The program of ``problem`` on this machine, kept by problem."""
     return _planned_program(planner, problem, threads)
 
 
 @functools.lru_cache(maxsize=256)
-def _planned_program(planner: Planner, problem: object, threads: int) -> Program:
+def _planned_program(planner: Planner, problem: object, threads: int) -> Runnable:
     target = host_target()
     plan = planner(problem, target, threads)
-    return Program(plan.stages, target, threads, plan.workspace_bytes)
+    return reported(Program(plan.stages, target, threads, plan.workspace_bytes), problem, plan)
 
 
 def packing_program(
@@ -105,7 +105,7 @@ def are_plain(values: tuple[object, ...]) -> bool:
     return True
 
 
-def reported(program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
+def reported(program: Runnable, problem: object, plan: Plan) -> Runnable:
     """``program``, which reports its runs where the environment asks for that."""
     if not is_verbose():
         return program

@@ -12,7 +12,7 @@ from nnpack.algorithms.softmax import plan_softmax
 from nnpack.arguments import as_axis
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.execution import Program
+from nnpack.execution import Runnable
 from nnpack.functional.running import planned_program, run_planned
 from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
@@ -134,6 +134,8 @@ def cross_entropy_gradient(
     _check_reduction(reduction, "mean", "sum")
     share = 1.0 / max(1, classes.size) if reduction == "mean" else 1.0
     problem = softmax_problem(x.shape, 1, factor=share)
+    if out is not None and np.may_share_memory(out, classes):
+        raise ProblemError("out overlaps labels; pass memory of its own")
     y = _run(problem, {"x": x}, "y", threads, out)
     own = np.take_along_axis(y, classes, 1)
     np.put_along_axis(y, classes, own - np.float32(share), 1)
@@ -162,7 +164,9 @@ def _forward(
 
 
 @functools.lru_cache(maxsize=256)
-def _forwarding(shape: tuple[int, ...], axis: int, logarithm: bool, threads: int) -> Program | None:
+def _forwarding(
+    shape: tuple[int, ...], axis: int, logarithm: bool, threads: int
+) -> Runnable | None:
     """The program of a softmax, unless there is nothing to compute."""
     problem = softmax_problem(shape, axis, logarithm=logarithm)
     return None if problem.is_empty else planned_program(plan_softmax, problem, threads)
@@ -222,7 +226,10 @@ def _as_logits(logits: object, labels: object) -> tuple[Float32Array, npt.NDArra
 
 
 def _as_labels(labels: object) -> npt.NDArray[Any]:
-    array = np.asarray(labels)
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise DtypeError(f"labels are no array: {error}") from error
     if array.dtype.kind not in "iu":
         raise DtypeError(f"labels have dtype {array.dtype}; they must be integers")
     return array
