@@ -20,10 +20,11 @@ from nnpack.integrations.torch.eligibility import (
 )
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.integrations.torch.packed import forget, run_kept
 from nnpack.integrations.torch.threads import take_threads
 from nnpack.problem import Accuracy
 
-__all__ = ["are_images", "are_weights", "conv2d", "conv_transpose2d"]
+__all__ = ["are_images", "are_weights", "conv2d", "conv_transpose2d", "make_layer"]
 
 
 def conv2d(
@@ -99,9 +100,34 @@ def _paddings(name: str, weight: Tensor, dilation: Ints) -> tuple[int, ...] | No
 
 
 def _compute(images: Tensor, weight: Tensor, bias: Tensor | None, *call: Any) -> Tensor:
+    forget(weight)
     if are_images(images) and are_weights(weight, bias):
         return _by_library(images, weight, bias, tuple(map(as_hashable, call)))
     return _by_pytorch(images, weight, bias, *call)
+
+
+def _infer(images: Tensor, weight: Tensor, bias: Tensor | None, *call: Any) -> Tensor:
+    """`_compute` where no gradients are recorded: ``weight`` is packed once for each version."""
+    y = None
+    if are_images(images) and are_weights(weight, bias):
+        y = run_kept(images, weight, bias, tuple(map(as_hashable, call)), make_layer)
+    return _compute(images, weight, bias, *call) if y is None else y
+
+
+def make_layer(weight: object, bias: object, call: tuple[Any, ...], threads: int) -> Any:
+    """The layer of the library that convolves with copies of ``weight`` and ``bias``."""
+    stride, padding, output_padding, dilation, groups, transposed, accuracy = call
+    words: dict[str, Any] = {
+        "stride": stride,
+        "padding": padding,
+        "dilation": dilation,
+        "groups": groups,
+        "accuracy": accuracy,
+        "threads": threads,
+    }
+    if transposed:
+        return nnpack.ConvTranspose2d(weight, bias, output_padding=output_padding, **words)
+    return nnpack.Conv2d(weight, bias, **words)
 
 
 def _by_library(
@@ -153,9 +179,14 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return convolution_gradients(grad, images, weight, ctx.needs_input_grad[:3], ctx.call)
 
 
+_inference = Operator(
+    f"convolution_inference(Tensor input, Tensor weight, Tensor? bias, {CALL}) -> Tensor",
+    _infer,
+    _by_pytorch,
+)
 _convolution = Operator(
     f"convolution(Tensor input, Tensor weight, Tensor? bias, {CALL}) -> Tensor",
     _compute,
     _by_pytorch,
-    Derivative(_save, _backward, _by_library),
+    Derivative(_save, _backward, _by_library, _inference),
 )

@@ -19,9 +19,10 @@ from nnpack.integrations.torch.eligibility import (
 )
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
+from nnpack.integrations.torch.packed import forget, run_kept
 from nnpack.integrations.torch.threads import take_threads
 
-__all__ = ["are_rows", "are_weights", "linear"]
+__all__ = ["are_rows", "are_weights", "linear", "make_layer"]
 
 
 def linear(
@@ -51,9 +52,23 @@ def are_weights(weight: Tensor, bias: Tensor | None) -> bool:
 
 
 def _compute(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    forget(weight)
     if are_rows(rows) and are_weights(weight, bias):
         return _by_library(rows, weight, bias)
     return _by_pytorch(rows, weight, bias)
+
+
+def _infer(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`_compute` where no gradients are recorded: ``weight`` is packed once for each version."""
+    y = None
+    if are_rows(rows) and are_weights(weight, bias):
+        y = run_kept(rows, weight, bias, (), make_layer)
+    return _compute(rows, weight, bias) if y is None else y
+
+
+def make_layer(weight: object, bias: object, _call: tuple[Any, ...], threads: int) -> Any:
+    """The layer of the library that multiplies by copies of ``weight`` and ``bias``."""
+    return nnpack.Linear(weight, bias, threads=threads)
 
 
 def _by_library(
@@ -129,9 +144,12 @@ _weight_gradient = Operator(
     _compute_weight_gradient,
     lambda grad, rows: grad.new_empty((grad.shape[-1], rows.shape[-1])),
 )
+_inference = Operator(
+    "linear_inference(Tensor input, Tensor weight, Tensor? bias) -> Tensor", _infer, _by_pytorch
+)
 _linear = Operator(
     "linear(Tensor input, Tensor weight, Tensor? bias) -> Tensor",
     _compute,
     _by_pytorch,
-    Derivative(_save, _backward, _by_library),
+    Derivative(_save, _backward, _by_library, _inference),
 )

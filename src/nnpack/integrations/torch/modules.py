@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nnpack
 from nnpack.integrations.torch.convolution import (
     are_images,
     are_weights,
     conv2d,
     conv_transpose2d,
+    make_layer,
 )
 from nnpack.integrations.torch.linear import are_rows, linear
 from nnpack.integrations.torch.linear import are_weights as are_matrix
+from nnpack.integrations.torch.linear import make_layer as make_linear_layer
 from nnpack.integrations.torch.named import Named
 from nnpack.integrations.torch.normalization import Vectors, batch_norm, can_train, train
 from nnpack.integrations.torch.packed import Packing
@@ -56,18 +57,10 @@ class Conv2d(Named, Packing, torch.nn.Conv2d):
 
     def _make_layer(
         self, weight: object, bias: object, words: tuple[Any, ...], threads: int
-    ) -> nnpack.Conv2d:
+    ) -> Any:
         stride, padding, dilation, groups, accuracy = words
-        return nnpack.Conv2d(
-            weight,
-            bias,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            accuracy=accuracy,
-            threads=threads,
-        )
+        call = stride, padding, (0, 0), dilation, groups, False, accuracy
+        return make_layer(weight, bias, call, threads)
 
 
 class ConvTranspose2d(Named, Packing, torch.nn.ConvTranspose2d):
@@ -89,19 +82,10 @@ class ConvTranspose2d(Named, Packing, torch.nn.ConvTranspose2d):
 
     def _make_layer(
         self, weight: object, bias: object, words: tuple[Any, ...], threads: int
-    ) -> nnpack.ConvTranspose2d:
+    ) -> Any:
         stride, padding, output_padding, groups, dilation, accuracy = words
-        return nnpack.ConvTranspose2d(
-            weight,
-            bias,
-            stride=stride,
-            padding=padding,
-            output_padding=output_padding,
-            dilation=dilation,
-            groups=groups,
-            accuracy=accuracy,
-            threads=threads,
-        )
+        call = stride, padding, output_padding, dilation, groups, True, accuracy
+        return make_layer(weight, bias, call, threads)
 
 
 class Linear(Named, Packing, torch.nn.Linear):
@@ -118,8 +102,8 @@ class Linear(Named, Packing, torch.nn.Linear):
 
     def _make_layer(
         self, weight: object, bias: object, words: tuple[Any, ...], threads: int
-    ) -> nnpack.Linear:
-        return nnpack.Linear(weight, bias, threads=threads)
+    ) -> Any:
+        return make_linear_layer(weight, bias, words, threads)
 
 
 class MaxPool2d(Named, torch.nn.MaxPool2d):
@@ -143,8 +127,7 @@ class BatchNorm2d(Named, torch.nn.BatchNorm2d):
         """As `torch.nn.BatchNorm2d`."""
         self._check_input_dim(images)
         training, keeps = self.training, self.track_running_stats
-        names = "running_mean", "running_var", "num_batches_tracked", "weight", "bias"
-        mean, variance, batches, weight, bias = [_held(self, name) for name in names]
+        mean, variance, batches, weight, bias = self._tensors()
         factor = 0.0 if self.momentum is None else self.momentum
         if training and keeps and batches is not None:
             batches.add_(1)
@@ -158,6 +141,23 @@ class BatchNorm2d(Named, torch.nn.BatchNorm2d):
             if vectors is not None:
                 return train(images, vectors, factor, self.eps)
         return batch_norm(images, mean, variance, weight, bias, training or alone, factor, self.eps)
+
+    def _tensors(self) -> Any:
+        """Parameters and buffers; `Module` looks elsewhere first, for 1 us each."""
+        if not torch.compiler.is_compiling():
+            buffers, parameters = self._buffers, self._parameters
+            try:
+                return (
+                    buffers["running_mean"],
+                    buffers["running_var"],
+                    buffers["num_batches_tracked"],
+                    parameters["weight"],
+                    parameters["bias"],
+                )
+            except KeyError:  # computed from others, by pruning, say
+                pass
+        names = "running_mean", "running_var", "num_batches_tracked", "weight", "bias"
+        return [getattr(self, name) for name in names]
 
     def _found_vectors(self, tensors: tuple[Any, ...], channels: int) -> Vectors | None:
         """The tensors as arrays, found once; None where the library does not take them."""

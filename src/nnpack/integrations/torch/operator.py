@@ -20,12 +20,14 @@ class Derivative(NamedTuple):
     ``save(ctx, tensors, call, output)`` keeps what ``backward(ctx, *grads)`` reads; the latter
     returns one gradient, or None, for each tensor. ``call`` holds the other arguments.
     ``direct(*tensors, call)`` computes the same of tensors that need no check any more. Without
-    it the operator cannot be `run`.
+    it the operator cannot be `run`. ``inference``, where there is one, is the same operator for
+    compiled graphs that record no gradient of it, and keeps what it makes of parameters.
     """
 
     save: Callable[[Any, Sequence[Any], Sequence[Any], Any], None]
     backward: Callable[..., tuple[Any, ...]]
     direct: Callable[..., Any] | None = None
+    inference: Operator | None = None
 
 
 class Operator:
@@ -49,9 +51,11 @@ class Operator:
         _LIBRARY.impl(name, compute, "CompositeExplicitAutograd")
         torch.library.register_fake(f"nnpack::{name}", fake, lib=_LIBRARY)
         self.registered = getattr(torch.ops.nnpack, name).default
-        self._compute = compute
+        self._compute, self._inference = compute, self.registered
         if derivative is not None:
             _register(name, schema.partition("->")[0].count("Tensor"), derivative)
+            if derivative.inference is not None:
+                self._inference = derivative.inference.registered
             if derivative.direct is not None:
                 self._direct = derivative.direct
                 self._apply = quick_apply(_function(name, derivative.direct, derivative))
@@ -70,9 +74,10 @@ class Operator:
 
         See `eligibility.is_usable`, and `Derivative` for both arguments.
         """
+        records = records_gradients(*tensors)
         if torch.compiler.is_compiling():
-            return self.registered(*tensors, *call)
-        if records_gradients(*tensors):
+            return (self.registered if records else self._inference)(*tensors, *call)
+        if records:
             return self._apply(*tensors, call)
         return self._direct(*tensors, call)
 

@@ -2,31 +2,83 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from nnpack.errors import NnpackError
 from nnpack.integrations.torch.eligibility import is_usable, records_gradients
 from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
 from nnpack.integrations.torch.threads import take_threads
 
-__all__ = ["Packing"]
+__all__ = ["Packing", "can_pack", "forget", "run_kept"]
+
+Make = Callable[[object, object, tuple[Any, ...], int], Any]
+"""Makes a layer of weight, bias, its other arguments and a number of threads."""
+
+_SAMPLES = 64
 
 
 class _Packed:
     """A layer of the library, with copies of ``weight`` and ``bias`` as they were.
 
-    The tensors are kept: neither they nor their memory make room for others that would pass for
-    them.
+    Their memory is kept, so that no other passes for it, but not the tensors.
     """
 
-    __slots__ = ("bias", "kept", "layer", "state", "weight")
+    __slots__ = ("_bias", "_samples", "_state", "_weight", "layer")
 
     def __init__(self, layer: Any, weight: Tensor, bias: Tensor | None, state: Any) -> None:
-        self.layer, self.weight, self.bias, self.state = layer, weight, bias, state
-        self.kept = [tensor.detach() for tensor in (weight, bias) if tensor is not None]
+        self.layer, self._state = layer, state
+        self._weight, self._bias = weakref.ref(weight), None if bias is None else weakref.ref(bias)
+        self._samples = [
+            (view, view.tobytes())
+            for view in (as_array(t).reshape(-1) for t in (weight, bias) if t is not None)
+            for view in (view[:: max(1, view.size // _SAMPLES)],)
+        ]
+
+    def is_of(self, weight: Tensor, bias: Tensor | None, state: Any) -> bool:
+        """Whether these are the tensors, with what they held.
+
+        Writes through ``parameter.data`` and steps of fused optimizers leave no trace in versions.
+        They change tensors as a whole, so that it shows in a few of the numbers.
+        """
+        return (
+            state == self._state
+            and self._weight() is weight
+            and (bias is None if self._bias is None else self._bias() is bias)
+            and all(view.tobytes() == sample for view, sample in self._samples)
+        )
+
+
+def _state(
+    x: Tensor, weight: Tensor, bias: Tensor | None, words: tuple[Any, ...]
+) -> tuple[Any, ...]:
+    threads = take_threads(x.numel() * weight.numel() // max(1, weight.shape[1]))
+    return words, threads, _version(weight), None if bias is None else _version(bias)
+
+
+def _version(tensor: Tensor) -> tuple[int, int]:
+    return tensor._version, tensor.data_ptr()
+
+
+def _pack(make: Make, weight: Tensor, bias: Tensor | None, state: tuple[Any, ...]) -> _Packed:
+    layer = make(as_array(weight), as_optional_array(bias), state[0], state[1])
+    return _Packed(layer, weight, bias, state)
+
+
+def can_pack(*tensors: Tensor | None) -> bool:
+    """Whether these are parameters, which last, and count what is written into them.
+
+    A weight that is computed anew for each call (by weight_norm or pruning, say) is none.
+    """
+    return all(
+        tensor is None or (type(tensor) is torch.nn.Parameter and not tensor.is_inference())
+        for tensor in tensors
+    )
 
 
 class Packing(torch.nn.Module):
@@ -41,6 +93,8 @@ class Packing(torch.nn.Module):
     def train(self, mode: bool = True) -> Any:
         """Set the mode, as for every module."""
         self.__dict__.pop("_packed", None)
+        for parameter in self._parameters.values():
+            forget(parameter)
         return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,36 +119,42 @@ class Packing(torch.nn.Module):
             # An optimizer may follow, and the fused ones leave no trace in the version.
             self.__dict__.pop("_packed", None)
             return None
-        if not _have_versions(weight, bias):
+        if not can_pack(weight, bias):
             return None
-        threads = take_threads(x.numel() * weight.numel() // max(1, weight.shape[1]))
-        state = words, threads, _version(weight), None if bias is None else _version(bias)
-        packed = self._packed
+        state, packed = _state(x, weight, bias, words), self._packed
         try:
-            if (
-                packed is None
-                or packed.state != state
-                or packed.weight is not weight
-                or packed.bias is not bias
-            ):
-                arrays = as_array(weight), as_optional_array(bias)
-                layer = self._make_layer(*arrays, words, threads)
-                packed = self._packed = _Packed(layer, weight, bias, state)
+            if packed is None or not packed.is_of(weight, bias, state):
+                packed = self._packed = _pack(self._make_layer, weight, bias, state)
             return as_tensor(packed.layer(as_array(x)))
         except NnpackError:  # what we refuse, PyTorch may allow, or else reports
             return None
 
 
-def _have_versions(*tensors: Tensor | None) -> bool:
-    """Whether these are parameters, which last, and count what is written into them.
+_kept: Any = WeakTensorKeyDictionary()
+"""Of each weight what compiled graphs packed, by words and threads: a graph has no other place."""
 
-    A weight that is computed anew for each call (by weight_norm or pruning, say) is none.
+
+def run_kept(
+    x: Tensor, weight: Tensor, bias: Tensor | None, words: tuple[Any, ...], make: Make
+) -> Tensor | None:
+    """The layer that ``make`` makes on ``x``, kept as long as ``weight``; None where it may not be.
+
+    All tensors are such as the library takes, and no gradients are recorded.
     """
-    return all(
-        tensor is None or (type(tensor) is torch.nn.Parameter and not tensor.is_inference())
-        for tensor in tensors
-    )
+    if not can_pack(weight, bias):
+        return None
+    state = _state(x, weight, bias, words)
+    try:
+        of_weight = _kept.setdefault(weight, {})
+        packed = of_weight.get(state[:2])
+        if packed is None or not packed.is_of(weight, bias, state):
+            packed = of_weight[state[:2]] = _pack(make, weight, bias, state)
+        return as_tensor(packed.layer(as_array(x)))
+    except NnpackError:  # what we refuse, PyTorch may allow, or else reports
+        return None
 
 
-def _version(tensor: Tensor) -> tuple[int, int]:
-    return tensor._version, tensor.data_ptr()
+def forget(weight: Tensor | None) -> None:
+    """Drop what compiled graphs packed of ``weight``: an optimizer may follow."""
+    if len(_kept.data) and weight is not None:
+        _kept.pop(weight, None)
