@@ -54,14 +54,14 @@ class WinogradAlgorithm:
     def shape(self, problem: Problem, lanes: int) -> TileShape:
         """The tile: m outputs in a direction with two taps or more, one otherwise.
 
-        Where they are pooled an even number: one less than an odd m, and two rather than one.
+        Two rather than one where they are pooled.
         """
         taps = [ceil_div(problem.kernel[n], problem.stride[n]) for n in range(2)]
         strided, dilated = problem.stride != (1, 1), problem.dilation != (1, 1)
         step = problem.stride[1] * problem.dilation[1]
         m_h, m_w = (self.m if r > 1 else 1 for r in taps)
         if problem.epilogue.pool is not None:
-            m_h, m_w = max(2, m_h - m_h % 2), max(2, m_w - m_w % 2)
+            m_h, m_w = max(2, m_h), max(2, m_w)
         return TileShape(
             (m_h, m_w),
             (taps[0], taps[1]),
@@ -89,8 +89,12 @@ class WinogradAlgorithm:
         return None
 
     def merges_pool(self, problem: Problem, target: Target) -> bool:
-        """Tiles of neighbouring outputs: no dilation."""
-        return problem.dilation == (1, 1)
+        """Even tiles of neighbouring outputs: no dilation.
+
+        Odd ones are not made even: 14x14 outputs take nine of 5x5, or 16 of 4x4, which costs more
+        than a pass over what is in the cache. Where it does not, the planner takes the even ones.
+        """
+        return problem.dilation == (1, 1) and self.m % 2 == 0
 
     def merges_statistics(self, problem: Problem, target: Target) -> bool:
         """Rows of outputs side by side."""
