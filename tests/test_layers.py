@@ -418,3 +418,15 @@ def test_a_named_algorithm_that_cannot_says_why() -> None:
     for make in (nnpack.Conv2d, nnpack.ConvTranspose2d):
         with pytest.raises(nnpack.AlgorithmError, match="needs a 1x1 kernel, got .*use algorithm="):
             make(weight, algorithm="pointwise", dilation=(2, 1))
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "winograd"])
+def test_calls_that_add_a_residual_are_explained(algorithm: str) -> None:
+    layer = nnpack.Conv2d(np.ones((4, 3, 3, 3), np.float32), padding=1, algorithm=algorithm)
+    linear = nnpack.Linear(np.ones((4, 3), np.float32))
+    explained: list[Any] = [layer.explain((1, 3, 9, 9)).problem]
+    explained += [layer.explain((1, 3, 9, 9), residual=True).problem]
+    explained += [linear.explain((2, 3), residual=True).problem]
+    assert [problem.epilogue.residual for problem in explained] == [None, "before", "before"]
+    with pytest.raises(nnpack.DtypeError, match="residual=1 must be True or False"):
+        layer.explain((1, 3, 9, 9), residual=1)  # type: ignore[arg-type]

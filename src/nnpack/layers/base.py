@@ -313,15 +313,17 @@ class Layer:
             prepared = weights.prepared.get(key)
             if prepared is None:
                 problem: Any = self._problem(weights, x.shape, x)
-                if adds:
-                    position = self._options["residual_position"]
-                    epilogue = replace(problem.epilogue, residual=position)
-                    problem = replace(problem, epilogue=epilogue)
+                problem = self._adding(problem) if adds else problem
                 prepared = self._make_prepared(weights, problem, threads)
                 weights.prepared[key] = prepared
                 if len(weights.prepared) > _MAX_PROGRAMS:  # calls take no lock, so the oldest goes
                     weights.prepared.popitem(last=False)
             return prepared
+
+    def _adding(self, problem: Any) -> Any:
+        """``problem`` with a residual, where the options say."""
+        epilogue = replace(problem.epilogue, residual=self._options["residual_position"])
+        return replace(problem, epilogue=epilogue)
 
     def _make_prepared(self, weights: Weights, problem: Any, threads: int) -> Prepared:
         shape = self._residual_shape(problem)

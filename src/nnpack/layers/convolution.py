@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
-from nnpack.arguments import MAX_INTEGER, IntOrPair, PaddingLike, as_integer, as_number, as_pair
+from nnpack.arguments import (
+    MAX_INTEGER,
+    IntOrPair,
+    PaddingLike,
+    as_flag,
+    as_integer,
+    as_number,
+    as_pair,
+)
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import AlgorithmError, ProblemError
@@ -59,9 +67,14 @@ class _ConvolutionLayer(Layer):
         self._algorithm = check_algorithm(algorithm)
         super().__init__(weight, bias, scale, options, threads)
 
-    def explain(self, x_shape: Sequence[SupportsIndex]) -> Explanation:
-        """What every algorithm answers to an input of ``x_shape``, and which one is used."""
-        problem = self._problem(self._weights, as_shape_argument(x_shape, "(N, C, H, W)"), None)
+    def explain(self, x_shape: Sequence[SupportsIndex], *, residual: bool = False) -> Explanation:
+        """What every algorithm answers to an input of ``x_shape``, and which one is used.
+
+        With ``residual`` of calls that add one.
+        """
+        shape = as_shape_argument(x_shape, "(N, C, H, W)")
+        problem: Any = self._problem(self._weights, shape, None)
+        problem = self._adding(problem) if as_flag("residual", residual) else problem
         threads = self._threads or get_num_threads()
         return explain(problem, self._algorithm, host_target(), threads)
 

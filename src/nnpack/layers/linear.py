@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
 from nnpack.algorithms.product import estimate_product, plan_packed_product
+from nnpack.arguments import as_flag
 from nnpack.arrays import Float32Array, as_float32
 from nnpack.codegen.target import Target, host_target
 from nnpack.explanation import Candidate, Explanation
@@ -60,12 +61,16 @@ class Linear(Layer):
         }
         super().__init__(weight, bias, scale, options, threads)
 
-    def explain(self, x_shape: Sequence[SupportsIndex]) -> Explanation:
-        """How an input of ``x_shape`` is computed. No rows are explained as one."""
+    def explain(self, x_shape: Sequence[SupportsIndex], *, residual: bool = False) -> Explanation:
+        """How an input of ``x_shape`` is computed, with ``residual`` where one is added.
+
+        No rows are explained as one.
+        """
         shape = as_shape_argument(x_shape, "(..., I)")
         problem = self._problem(self._weights, shape, None)
         if problem.is_empty:
             problem = self._problem(self._weights, shape[-1:], None)
+        problem = self._adding(problem) if as_flag("residual", residual) else problem
         target = host_target()
         plan = plan_packed_product(problem, target, self._threads or get_num_threads())
         estimate = estimate_product(problem, target)

@@ -18,7 +18,7 @@ from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import host_target
 from nnpack.errors import ProblemError
 from nnpack.execution import Program, compile_stages
-from nnpack.frozen import dataclass, replace
+from nnpack.frozen import dataclass
 from nnpack.layers.base import Layer, Weights
 from nnpack.plan import Argument, Plan, Slot, Stage, aligned, place_values
 from nnpack.runtime.memory import Block, address, empty_output
@@ -218,8 +218,7 @@ def _linked(
                     f"{shapes[source]}, and layer {number} adds {shape}"
                 )
             slots["residual"] = source - 1
-            position = layer._options["residual_position"]
-            problem = replace(problem, epilogue=replace(problem.epilogue, residual=position))
+            problem = layer._adding(problem)
         links.append(_Link(weights, problem, slots))
         shapes.append(problem.y_shape)
     return links
