@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import nnpack
 from nnpack.algorithms.base import Algorithm, direct_error, direct_relative_l2
+from nnpack.algorithms.direct import Direct
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
@@ -29,7 +30,8 @@ from tests.problems import ConvCase, conv_problems, problem_count
 FAMILIES: dict[str, list[Algorithm]] = {}
 for _algorithm in ALGORITHMS:
     FAMILIES.setdefault(type(_algorithm).__name__, []).append(_algorithm)
-MEMBERS = [family[len(family) // 3] for family in FAMILIES.values()]
+FAMILIES["Direct"].append(Direct("channels"))
+MEMBERS = [*(family[len(family) // 3] for family in FAMILIES.values()), Direct("channels")]
 
 BY_FAMILY = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 BY_TARGET = pytest.mark.parametrize("target", TARGETS, ids=name_of)

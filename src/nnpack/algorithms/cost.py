@@ -31,9 +31,12 @@ def tap_share(problem: Problem, block_rows: int) -> float:
     A row of taps that falls into the padding for a whole block is left out
     (`kernels.packing.emit_tap_rows`), which matters where the dilation is strong.
     """
+    return met_share(problem, block_rows) if problem.dilation[0] > 1 else 1.0
+
+
+def met_share(problem: Problem, block_rows: int) -> float:
+    """`tap_share` for any dilation: small blocks leave out rows of taps without one as well."""
     kernel_h, dilation, top = problem.kernel[0], problem.dilation[0], problem.padding[0]
-    if dilation == 1:
-        return 1.0
     used = 0
     for first in range(0, problem.out_height, block_rows):
         rows = min(block_rows, problem.out_height - first)

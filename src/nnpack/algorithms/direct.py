@@ -1,16 +1,20 @@
-"""Direct convolution: pixels in the lanes, weights broadcast, input rows copied once.
+"""Direct convolution: no patch is packed; input rows are read as they are, or copied once.
 
-Made for few input channels (first layers, small groups), where packing a patch matrix costs as much
-as multiplying with it; it does any problem.
+Pixels stand in the lanes and weights are broadcast, for few channels (first layers, small groups),
+where packing a patch matrix costs as much as multiplying with it; or output channels stand in the
+lanes and pixels are broadcast, for small images. It does any problem.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
+from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
+    VARIANT_MARK,
+    Algorithm,
     Estimate,
     ceil_div,
     direct_error,
@@ -22,11 +26,15 @@ from nnpack.algorithms.base import (
 from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.algorithms.storage import packed_storage, panel_format
+from nnpack.algorithms.window_channels import ChannelsChoice, channels_plan, choose_channels
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
 from nnpack.plan import Argument, Plan, Slot, Stage
 from nnpack.problem import Problem
+
+if TYPE_CHECKING:
+    from nnpack.kernels.convolve import Lanes
 
 TASKS_PER_THREAD = 4
 INDEX_FLOATS = 2  # an index takes the room of two floats
@@ -42,12 +50,16 @@ class _Choice:
 
 
 class Direct:
-    """Direct convolution."""
+    """Direct convolution; with ``lanes`` in the lanes, or whatever is faster."""
 
-    name = "direct"
+    def __init__(self, lanes: Lanes | None = None) -> None:
+        self._lanes = lanes
+        self.name = "direct" if lanes is None else f"direct{VARIANT_MARK}{lanes}"
 
     def refusal(self, problem: Problem, target: Target) -> str | None:
-        """Never refuses."""
+        """Never refuses, but with channels in the lanes to pool or to part rows."""
+        if self._lanes == "channels" and choose_channels(problem, target) is None:
+            return "needs rows that fit the second-level cache, and no pool"
         return None
 
     def merges_pool(self, problem: Problem, target: Target) -> bool:
@@ -56,7 +68,7 @@ class Direct:
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product with its edges, and one pass of copying rows."""
-        choice = _choose(problem, target)
+        choice = self._turned(problem, target) or _choose(problem, target)
         steps = choice.cycles * target.multiply_adds_per_cycle
         return Estimate(product_seconds(problem, target, steps), direct_error(_depth(problem)))
 
@@ -64,6 +76,9 @@ class Direct:
         """One stage."""
         from nnpack.kernels.window import WindowConvolution
 
+        turned = self._turned(problem, target)
+        if turned is not None:
+            return channels_plan(self.name, problem, target, threads, turned)
         choice = _choose(problem, target)
         tile, layout = choice.tile, _layout(problem, target, threads, choice)
         depth, images = _depth(problem), problem.batch * problem.groups
@@ -96,6 +111,19 @@ class Direct:
             detail=f"{tile.mr}x{width} tile, {layout.block_rows} rows a task"
             + (", side by side" if layout.flat else ""),
         )
+
+    def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
+        """The other way round."""
+        if choose_channels(problem, target) is None:
+            return ()
+        return (Direct("channels" if self._turned(problem, target) is None else "pixels"),)
+
+    def _turned(self, problem: Problem, target: Target) -> ChannelsChoice | None:
+        """The tile with channels in the lanes, where that is asked for or faster."""
+        turned = choose_channels(problem, target) if self._lanes != "pixels" else None
+        if turned is None or self._lanes == "channels":
+            return turned
+        return turned if turned.cycles < _choose(problem, target).cycles else None
 
 
 def _depth(problem: Problem) -> int:

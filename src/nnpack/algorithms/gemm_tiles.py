@@ -59,6 +59,30 @@ def relative_rate(tile: GemmTile, target: Target) -> float:
     return _relative_rate(tile.mr, tile.nv, max(1, target.lanes // 8))
 
 
+def step_cycles(tile: GemmTile, target: Target, lanes: int) -> float:
+    """Cycles of one step of ``tile`` with vectors of ``lanes``, which may be half of a register."""
+    wide, widest = max(1, lanes // 8), max(1, target.lanes // 8)
+    rate = target.multiply_adds_per_cycle * (widest / wide) * _relative_rate(tile.mr, tile.nv, wide)
+    return tile.mr * tile.nv / rate
+
+
+def turn_cycles(tile: GemmTile, lanes: int) -> float:
+    """Cycles in which a tile with ``lanes`` channels in a vector is turned and stored.
+
+    Fits tiles of 7x1 to 28x1 vectors within a quarter (Zen 4, AVX-512).
+    """
+    return 30 + tile.nv * ceil_div(tile.mr, lanes) * (20 + 4 * lanes)
+
+
+def store_cycles(choice: TileChoice, pixels: int, channels: int, target: Target) -> float:
+    """Cycles of beginning and storing all tiles of ``pixels`` by ``channels``."""
+    tile, turned = choice.tile, choice.lanes == "channels"
+    across, along = (pixels, channels) if turned else (channels, pixels)
+    tiles = ceil_div(across, tile.mr) * ceil_div(along, tile.nv * target.lanes)
+    each = turn_cycles(tile, target.lanes) if turned else 30 + 1.0 * tile.mr * tile.nv
+    return tiles * each
+
+
 @functools.cache
 def _relative_rate(mr: int, nv: int, wide: int) -> float:
     # Kept, for a plan asks for it 500 times.

@@ -13,6 +13,7 @@ from nnpack.algorithms.gemm_tiles import (
     TileChoice,
     alternative_tiles,
     choose_tile,
+    store_cycles,
     variant_name,
 )
 from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
@@ -37,7 +38,7 @@ class ImplicitGemm:
         return True
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
-        """The product, and one pass of packing over every patch."""
+        """The product, the storing of its tiles, and one pass of packing over every patch."""
         depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
         choice = self._tile(problem, target)
         images, rows = problem.batch * problem.groups, problem.out_height
@@ -53,7 +54,8 @@ class ImplicitGemm:
             share = min(1.0, rectangle_share(problem, choice, target))
         else:
             share = tap_share(problem, skipping_rows(problem))
-        steps = choice.steps * depth * share
+        stored = store_cycles(choice, rows * problem.out_width, problem.group_out_channels, target)
+        steps = choice.steps * depth * share + stored * target.multiply_adds_per_cycle
         return Estimate(product_seconds(problem, target, steps) + packing, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:

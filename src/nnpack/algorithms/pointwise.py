@@ -13,6 +13,7 @@ from nnpack.algorithms.gemm_tiles import (
     TileChoice,
     alternative_tiles,
     choose_tile,
+    store_cycles,
     variant_name,
 )
 from nnpack.codegen.target import Target
@@ -47,10 +48,12 @@ class Pointwise:
         return True
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
-        """The product alone."""
-        depth = problem.group_in_channels
-        seconds = product_seconds(problem, target, self._tile(problem, target).steps * depth)
-        return Estimate(seconds, direct_error(depth))
+        """The product, and the beginning and the storing of its tiles."""
+        depth, choice = problem.group_in_channels, self._tile(problem, target)
+        pixels = problem.height * problem.width
+        stored = store_cycles(choice, pixels, problem.group_out_channels, target)
+        steps = choice.steps * depth + stored * target.multiply_adds_per_cycle
+        return Estimate(product_seconds(problem, target, steps), direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage over each plane as a single row, or in pairs of rows."""

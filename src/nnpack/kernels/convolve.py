@@ -20,10 +20,15 @@ from nnpack.kernels.packing import (
     emit_pack_patches,
     emit_tap_rows,
 )
-from nnpack.kernels.pixels import StoreRows, TilePlace, emit_collect_pairs, emit_scatter_functions
+from nnpack.kernels.pixels import (
+    StoreRows,
+    TilePlace,
+    emit_collect_pairs,
+    emit_scatter_functions,
+    emit_store_channels,
+)
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
-from nnpack.kernels.transpose import emit_rows
 from nnpack.kernels.weights import POINTER_KINDS
 from nnpack.problem import EpilogueKind, WeightStorage
 
@@ -380,20 +385,6 @@ class GemmEmitter:
                     rows.store(value, place.channel + i, place.y + i * y_c, j * asm.lanes)
 
     def emit_store_channels(self, tile: GemmTile, acc: Accumulators, place: TilePlace) -> None:
-        """Row i of the tile is pixel i, its lanes are channels: turned before it is stored."""
-        asm, lanes = self.asm, self.asm.lanes
-        epilogue = Epilogue(asm, self.kernel.epilogue, place.args)
-        store = StoreRows(epilogue, self.kernel.dense, place.args, *place.stored, place.done)
-        y_c = place.args["y_c"]
-        for j in range(tile.nv):
-            inside = asm.lanes_below(place.channels - j * lanes)
-            terms = epilogue.of_lanes(place.channel + j * lanes, inside)
-            width = tile.mr // self.rows
-            rows = [[acc[n * width + i, j] for i in range(width)] for n in range(self.rows)]
-            added = place.channel_residuals(epilogue, j * lanes)
-            columns = epilogue.prepare_rows(rows, terms, added)
-            for start in range(0, len(columns), lanes):
-                for row, value in emit_rows(asm, columns[start : start + lanes]):
-                    k = j * lanes + row
-                    with asm.when(asm.compare(">", place.channels, k)):
-                        store.store(value, place.channel + k, place.y + k * y_c, start)
+        """Row i of the tile is pixel i, its lanes are channels."""
+        kernel = self.kernel
+        emit_store_channels(self.asm, kernel.epilogue, kernel.dense, tile, acc, place)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import Epilogue, Residuals
+from nnpack.kernels.gemm import Accumulators, GemmTile
 from nnpack.kernels.stage import Arguments
+from nnpack.kernels.transpose import emit_rows
 from nnpack.problem import EpilogueKind
 
 if TYPE_CHECKING:
@@ -110,6 +112,32 @@ class StoreRows:
             value = self.epilogue.finish(value, asm.load(buffer, lanes=width), channel=channel)
         asm.store(value, buffer)
         asm.call("scatter", self.args.block, buffer + low, plane, pixel, count)
+
+
+def emit_store_channels(
+    asm: Assembler,
+    kind: EpilogueKind,
+    dense: bool,
+    tile: GemmTile,
+    acc: Accumulators,
+    place: TilePlace,
+) -> None:
+    """Store a tile whose row i is pixel i, its lanes channels: turned before it is stored."""
+    lanes, y_c = asm.lanes, place.args["y_c"]
+    epilogue = Epilogue(asm, kind, place.args)
+    store = StoreRows(epilogue, dense, place.args, *place.stored, place.done)
+    for j in range(tile.nv):
+        inside = asm.lanes_below(place.channels - j * lanes)
+        terms = epilogue.of_lanes(place.channel + j * lanes, inside)
+        width = tile.mr // place.rows
+        rows = [[acc[n * width + i, j] for i in range(width)] for n in range(place.rows)]
+        added = place.channel_residuals(epilogue, j * lanes)
+        columns = epilogue.prepare_rows(rows, terms, added)
+        for start in range(0, len(columns), lanes):
+            for row, value in emit_rows(asm, columns[start : start + lanes]):
+                k = j * lanes + row
+                with asm.when(asm.compare(">", place.channels, k)):
+                    store.store(value, place.channel + k, place.y + k * y_c, start)
 
 
 def emit_scatter_functions(asm: Assembler, fields: dict[str, str], kind: EpilogueKind) -> None:
