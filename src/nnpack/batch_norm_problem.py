@@ -13,7 +13,6 @@ from nnpack.frozen import dataclass
 __all__ = [
     "BatchNormGradientProblem",
     "BatchNormProblem",
-    "batch_norm_problem",
     "normalized_extents",
 ]
 
@@ -72,10 +71,6 @@ class BatchNormGradientProblem:
     pixels: int
     gamma: bool
     training: bool
-
-
-# What a call states again and again takes as long to check as a small image to compute.
-batch_norm_problem = functools.lru_cache(maxsize=256)(BatchNormProblem)
 
 
 @functools.lru_cache(maxsize=256)

@@ -145,11 +145,11 @@ class ProductProblem:
         cls,
         grad_output_shape: Sequence[SupportsIndex],
         weight_shape: Sequence[SupportsIndex],
+        grad_output_strides: MatrixStrides | None = None,
+        weight_strides: MatrixStrides | None = None,
         *,
         accuracy: Accuracy = "fast",
         accumulate: bool = False,
-        grad_output_strides: MatrixStrides | None = None,
-        weight_strides: MatrixStrides | None = None,
     ) -> ProductProblem:
         """Return the problem of ``nnpack.linear_input_gradient``; `linear` says the rest."""
         outputs, inputs = as_shape("weight", weight_shape, ("O", "I"))
@@ -169,11 +169,11 @@ class ProductProblem:
         cls,
         x_shape: Sequence[SupportsIndex],
         grad_output_shape: Sequence[SupportsIndex],
+        x_strides: MatrixStrides | None = None,
+        grad_output_strides: MatrixStrides | None = None,
         *,
         accuracy: Accuracy = "fast",
         accumulate: bool = False,
-        x_strides: MatrixStrides | None = None,
-        grad_output_strides: MatrixStrides | None = None,
     ) -> ProductProblem:
         """Return the problem of ``nnpack.linear_weight_gradient``; `linear` says the rest."""
         *leading, inputs = _shape("x", x_shape, "I")

@@ -12,7 +12,7 @@ from nnpack.frozen import dataclass
 from nnpack.pool_problem import PoolProblem
 from nnpack.reshaping_problem import AxisKind, ResampleProblem
 
-__all__ = ["AxisTable", "average_gradient_tables", "axis_table"]
+__all__ = ["AxisTable", "average_gradient_tables", "axis_table", "table_arrays"]
 
 Places = npt.NDArray[np.int64]
 
@@ -31,6 +31,18 @@ class AxisTable:
     def taps(self) -> int:
         """Entries of each output."""
         return int(self.places.shape[0])
+
+
+def table_arrays(rows: AxisTable, columns: AxisTable) -> dict[str, npt.NDArray[Any]]:
+    """Two tables as the arrays that a program reads, by slot name."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "row_places": rows.places,
+        "column_places": columns.places,
+    }
+    for name, table in (("row_weights", rows), ("column_weights", columns)):
+        if table.weights is not None:
+            arrays[name] = table.weights
+    return arrays
 
 
 def axis_table(problem: ResampleProblem, axis: int) -> AxisTable:

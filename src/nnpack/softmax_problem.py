@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -47,16 +46,8 @@ def softmax_problem(
     """The problem of arrays of ``shape``. Raises ProblemError for an axis there is not."""
     if not shape:
         raise ProblemError("x.shape=() must have at least 1 dimension")
-    number = axis if type(axis) is int else as_axis("axis", axis, len(shape))
-    return _softmax_problem(tuple(shape), number, logarithm, gradient, factor)
-
-
-@functools.lru_cache(maxsize=256)
-def _softmax_problem(
-    shape: tuple[int, ...], axis: int, logarithm: bool, gradient: bool, factor: float
-) -> SoftmaxProblem:
     if math.prod(shape) >= _MAX_ELEMENTS:
-        raise ProblemError(f"x.shape={shape} must have less than {_MAX_ELEMENTS} floats")
+        raise ProblemError(f"x.shape={tuple(shape)} must have less than {_MAX_ELEMENTS} floats")
     number = as_axis("axis", axis, len(shape))
     outer, inner = math.prod(shape[:number]), math.prod(shape[number + 1 :])
     return SoftmaxProblem(outer, shape[number], inner, logarithm, gradient, factor)

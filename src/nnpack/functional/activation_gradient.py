@@ -7,11 +7,10 @@ from typing import SupportsIndex
 import numpy as np
 
 from nnpack.algorithms.derivative import plan_activation_gradient
-from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.arrays import Float32Array, as_float32
 from nnpack.epilogue import Activation, Epilogue, Prelu
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.functional.running import run_planned
-from nnpack.runtime.memory import empty_output
+from nnpack.functional.running import result, run_planned
 
 __all__ = ["activation_gradient"]
 
@@ -41,10 +40,7 @@ def activation_gradient(
     if grad.shape != x.shape:
         raise ProblemError(f"grad_output.shape={grad.shape} must be that of x, {x.shape}")
     inputs = {"x": x, "grad_output": grad}
-    if out is None:
-        y: Float32Array = empty_output(x.shape)
-    else:
-        y = check_out(out, x.shape, inputs.items(), in_place=True)
+    y = result(x.shape, out, inputs, in_place=True)
     if y.size:
         arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad), "y": y}
         run_planned(plan_activation_gradient, (activation, y.size), arrays, threads)

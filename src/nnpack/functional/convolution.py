@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, SupportsIndex, overload
 
@@ -22,8 +21,8 @@ from nnpack.arrays import (
 from nnpack.epilogue import activation_arrays
 from nnpack.execution import Runnable
 from nnpack.functional.residual import placed_output
-from nnpack.functional.running import packing_program
-from nnpack.functional.stating import are_plain
+from nnpack.functional.running import packing_program, run
+from nnpack.functional.stating import kept
 from nnpack.planner import AnyProblem, check_algorithm
 from nnpack.problem import (
     Accuracy,
@@ -33,7 +32,6 @@ from nnpack.problem import (
     ResidualPosition,
     TransposedProblem,
 )
-from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
 __all__ = ["conv2d", "conv_transpose2d"]
@@ -263,28 +261,24 @@ def _run_cold(
     given = operands.given
     shapes = tuple([(f"{name}_shape", array.shape) for name, array in given.items()])
     strides, values = element_strides(given["x"]), tuple(words.values())
+    known = statement, shapes, strides, tuple(words), wisdom.generation()
     # What can be looked up is neither stated nor planned again: 10 us of the time of a call.
-    prepare = _prepare if are_plain((algorithm, *values)) else _prepare.__wrapped__
-    state = statement, shapes, strides, tuple(words), algorithm
-    problem, program = prepare(*state, resolve_num_threads(threads), wisdom.generation(), *values)
+    problem, program = kept(_prepare, (*known, resolve_num_threads(threads)), algorithm, *values)
     y, read = placed_output(problem, operands.read, out)
     moments = undefined_moments(problem.out_channels) if problem.epilogue.statistics else {}
     if program is not None:
-        arrays = {**read, **moments, "y": y}
-        program.run({name: address(array) for name, array in arrays.items()})
+        run(program, {**read, **moments, "y": y})
     return (y, moments["mean"], moments["variance"]) if moments else y
 
 
-# With typed=True, 1, True and 1.0, which are equal, are different arguments.
-@functools.lru_cache(maxsize=256, typed=True)
 def _prepare(
     statement: Callable[..., AnyProblem],
     shapes: tuple[tuple[str, Any], ...],
     strides: tuple[int, int, int],
     names: tuple[str, ...],
-    algorithm: str,
-    threads: int,
     _generation: int,
+    threads: int,
+    algorithm: str,
     *values: Any,
 ) -> tuple[AnyProblem, Runnable | None]:
     """The problem that ``statement`` makes of shapes and arguments, and its program if any."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Literal, SupportsIndex
@@ -11,7 +10,7 @@ import numpy as np
 
 from nnpack.algorithms.elementwise import plan_elementwise
 from nnpack.arguments import as_axis
-from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.arrays import Float32Array, as_float32
 from nnpack.elementwise_problem import ElementwiseProblem
 from nnpack.epilogue import (
     Activation,
@@ -32,8 +31,9 @@ from nnpack.epilogue import (
 )
 from nnpack.errors import ProblemError
 from nnpack.execution import Runnable
-from nnpack.functional.running import are_plain, planned_program, run_planned
-from nnpack.runtime.memory import address, empty_output
+from nnpack.functional.running import planned_program, result, run_planned
+from nnpack.functional.stating import kept
+from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
 __all__ = [
@@ -190,7 +190,7 @@ def prelu(
     epilogue = Epilogue(activation=activation)
     problem = ElementwiseProblem(array.size, epilogue, array.shape[place], width)
     count = resolve_num_threads(threads)
-    y = empty_output(array.shape) if out is None else _checked(out, {"x": array})
+    y = result(array.shape, out, {"x": array}, in_place=True)
     if array.size:
         read = {"x": np.ascontiguousarray(array), **activation_arrays(activation)}
         run_planned(plan_elementwise, problem, {**read, "y": y}, count)
@@ -236,12 +236,9 @@ def _combined(
     first, second = as_float32("a", a), as_float32("b", b)
     if first.shape != second.shape:
         raise ProblemError(f"b.shape={second.shape} must be {first.shape}, that of a")
-    if isinstance(activation, Prelu):
-        raise ProblemError("activation=Prelu belongs to channels; pass the result to prelu")
-    if activation is not None:
-        Epilogue(activation=activation)  # which refuses what is no activation
-    program = _combining(slot, activation, first.size, resolve_num_threads(threads))
-    y = empty_output(first.shape) if out is None else _checked(out, {"a": first, "b": second})
+    known = slot, first.size, resolve_num_threads(threads)
+    program = kept(_combining, known, activation)
+    y = result(first.shape, out, {"a": first, "b": second}, in_place=True)
     if program is not None:
         first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
         program.run({"x": address(first), slot: address(second), "y": address(y)})
@@ -257,28 +254,28 @@ def _activated(
 ) -> Float32Array:
     """``activation(*numbers)`` of x; programs are kept for numbers that were seen before."""
     array = as_float32("x", x)
-    prepare = _activating if are_plain(numbers) else _activating.__wrapped__
-    program = prepare(activation, numbers, array.size, resolve_num_threads(threads))
-    y = empty_output(array.shape) if out is None else _checked(out, {"x": array})
+    known = activation, array.size, resolve_num_threads(threads)
+    program = kept(_activating, known, *numbers)
+    y = result(array.shape, out, {"x": array}, in_place=True)
     if program is not None:
         read = np.ascontiguousarray(array)
         program.run({"x": address(read), "y": address(y)})
     return y
 
 
-@functools.lru_cache(maxsize=256)
 def _activating(
-    activation: Callable[..., Activation], numbers: tuple[object, ...], count: int, threads: int
+    activation: Callable[..., Activation], count: int, threads: int, *numbers: object
 ) -> Runnable | None:
     """The program of an activation, unless there are no numbers."""
     return _program(ElementwiseProblem(count, Epilogue(activation=activation(*numbers))), threads)
 
 
-@functools.lru_cache(maxsize=256)
 def _combining(
-    slot: Literal["residual", "factor"], activation: Activation | None, count: int, threads: int
+    slot: Literal["residual", "factor"], count: int, threads: int, activation: Activation | None
 ) -> Runnable | None:
     """The program of two arrays combined, unless there are no numbers."""
+    if isinstance(activation, Prelu):
+        raise ProblemError("activation=Prelu belongs to channels; pass the result to prelu")
     position: Literal["before"] | None = "before" if slot == "residual" else None
     epilogue = Epilogue(activation=activation, residual=position)
     return _program(ElementwiseProblem(count, epilogue, product=slot == "factor"), threads)
@@ -286,8 +283,3 @@ def _combining(
 
 def _program(problem: ElementwiseProblem, threads: int) -> Runnable | None:
     return planned_program(plan_elementwise, problem, threads) if problem.count else None
-
-
-def _checked(out: Float32Array, operands: dict[str, Float32Array]) -> Float32Array:
-    shape = next(iter(operands.values())).shape
-    return check_out(out, shape, operands.items(), in_place=True)

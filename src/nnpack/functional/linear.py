@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, SupportsIndex, overload
 
 import numpy as np
@@ -17,12 +16,15 @@ from nnpack.arrays import (
     undefined_moments,
 )
 from nnpack.epilogue import activation_arrays
+from nnpack.execution import Runnable
 from nnpack.functional.gradient_arguments import gradient_output
 from nnpack.functional.matrices import as_matrix, matrix_strides
 from nnpack.functional.residual import placed_output
-from nnpack.functional.running import run_planned
+from nnpack.functional.running import planned_program, run
+from nnpack.functional.stating import kept
 from nnpack.linear_problem import ColumnSumProblem, MatrixStrides, ProductProblem
 from nnpack.problem import Accuracy, Activation, Pooling, ResidualPosition
+from nnpack.settings import resolve_num_threads
 
 __all__ = [
     "linear",
@@ -114,27 +116,29 @@ def linear(
     shapes = tuple((f"{name}_shape", array.shape) for name, array in given.items())
     strides = matrix_strides(given["x"]), matrix_strides(given["weight"])
     places = tuple(map_shape) if isinstance(map_shape, Iterable) else map_shape
-    words = activation, residual_position, places, pool, statistics, accuracy
-    try:
-        problem = _state(shapes, strides, words)
-    except TypeError:  # an argument that cannot be a key is malformed: say how
-        problem = _state.__wrapped__(shapes, strides, words)
+    words = activation, residual_position, pool, statistics, accuracy, places
+    known = shapes, strides, resolve_num_threads(threads)
+    problem, program = kept(_prepare, known, *words)
     y, read = placed_output(problem, given | activation_arrays(activation), out)
     moments = undefined_moments(problem.columns) if statistics else {}
-    if not problem.is_empty:
-        run_planned(plan_product, problem, {**read, **moments, "y": y}, threads)
+    if program is not None:
+        run(program, {**read, **moments, "y": y})
     return (y, moments["mean"], moments["variance"]) if moments else y
 
 
-@functools.lru_cache(maxsize=256)
-def _state(
+def _prepare(
     shapes: tuple[tuple[str, Any], ...],
     strides: tuple[MatrixStrides | None, MatrixStrides | None],
-    words: tuple[Any, ...],
-) -> ProductProblem:
-    """The problem of a call, kept: stating one takes longer than a small layer."""
-    activation, residual_position, map_shape, pool, statistics, accuracy = words
-    return ProductProblem.linear(
+    threads: int,
+    activation: Activation | None,
+    residual_position: ResidualPosition,
+    pool: Pooling | None,
+    statistics: bool,
+    accuracy: Accuracy,
+    map_shape: Any,
+) -> tuple[ProductProblem, Runnable | None]:
+    """The problem of a call, and its program unless it is empty."""
+    problem = ProductProblem.linear(
         **dict(shapes),
         activation=activation,
         residual_position=residual_position,
@@ -145,6 +149,7 @@ def _state(
         x_strides=strides[0],
         weight_strides=strides[1],
     )
+    return problem, None if problem.is_empty else planned_program(plan_product, problem, threads)
 
 
 def linear_input_gradient(
@@ -165,19 +170,11 @@ def linear_input_gradient(
     """
     gradient = as_matrix(as_float32("grad_output", grad_output))
     matrix = as_matrix(as_float32("weight", weight, 2))
-    problem = ProductProblem.input_gradient(
-        gradient.shape,
-        matrix.shape,
-        accuracy=accuracy,
-        accumulate=accumulate,
-        grad_output_strides=matrix_strides(gradient),
-        weight_strides=matrix_strides(matrix),
-    )
-    inputs = {"grad_output": gradient, "weight": matrix}
-    y = gradient_output(problem.y_shape, out, accumulate, inputs)
-    if not problem.is_empty:
-        arrays = {"x": gradient, "weight": matrix, "y": y, "residual": y}
-        run_planned(plan_product, problem, arrays, threads)
+    words = _gradient_words(ProductProblem.input_gradient, gradient, matrix, threads)
+    shape, program = kept(_prepare_gradient, words, accuracy, accumulate)
+    y = gradient_output(shape, out, accumulate, {"grad_output": gradient, "weight": matrix})
+    if program is not None:
+        run(program, {"x": gradient, "weight": matrix, "y": y, "residual": y})
     return y
 
 
@@ -199,22 +196,41 @@ def linear_weight_gradient(
     """
     matrix = as_matrix(as_float32("x", x))
     gradient = as_matrix(as_float32("grad_output", grad_output))
-    problem = ProductProblem.weight_gradient(
-        matrix.shape,
-        gradient.shape,
-        accuracy=accuracy,
-        accumulate=accumulate,
-        x_strides=matrix_strides(matrix),
-        grad_output_strides=matrix_strides(gradient),
-    )
-    inputs = {"x": matrix, "grad_output": gradient}
-    y = gradient_output(problem.y_shape, out, accumulate, inputs)
-    if problem.depth:
-        arrays = {"x": gradient, "weight": matrix, "y": y, "residual": y}
-        run_planned(plan_product, problem, arrays, threads)
+    words = _gradient_words(ProductProblem.weight_gradient, matrix, gradient, threads)
+    shape, program = kept(_prepare_gradient, words, accuracy, accumulate)
+    y = gradient_output(shape, out, accumulate, {"x": matrix, "grad_output": gradient})
+    if program is not None:
+        run(program, {"x": gradient, "weight": matrix, "y": y, "residual": y})
     elif not accumulate:
         y.fill(0)
     return y
+
+
+def _gradient_words(
+    statement: Callable[..., ProductProblem],
+    first: Float32Array,
+    second: Float32Array,
+    threads: SupportsIndex | None,
+) -> tuple[Any, ...]:
+    """What a gradient is known by: its arrays, in the order of ``statement``."""
+    shapes = first.shape, second.shape
+    strides = matrix_strides(first), matrix_strides(second)
+    return statement, shapes, strides, resolve_num_threads(threads)
+
+
+def _prepare_gradient(
+    statement: Callable[..., ProductProblem],
+    shapes: tuple[Any, Any],
+    strides: tuple[MatrixStrides | None, MatrixStrides | None],
+    threads: int,
+    accuracy: Accuracy,
+    accumulate: bool,
+) -> tuple[tuple[int, ...], Runnable | None]:
+    """The shape of a gradient, and its program unless there is nothing to sum."""
+    problem = statement(*shapes, *strides, accuracy=accuracy, accumulate=accumulate)
+    nothing = problem.is_empty or not problem.depth
+    program = None if nothing else planned_program(plan_product, problem, threads)
+    return problem.y_shape, program
 
 
 def linear_bias_gradient(
@@ -235,10 +251,16 @@ def linear_bias_gradient(
     if strides is not None and strides[1] != 1:
         gradient = np.ascontiguousarray(gradient)
         strides = None
-    problem = ColumnSumProblem.bias_gradient(
-        gradient.shape, accumulate=accumulate, row_stride=None if strides is None else strides[0]
-    )
-    inputs = {"grad_output": gradient}
-    y = gradient_output((problem.columns,), out, accumulate, inputs)
-    run_planned(plan_column_sums, problem, {"x": gradient, "y": y, "residual": y}, threads)
+    words = gradient.shape, None if strides is None else strides[0], resolve_num_threads(threads)
+    columns, program = kept(_prepare_sums, words, accumulate)
+    y = gradient_output((columns,), out, accumulate, {"grad_output": gradient})
+    run(program, {"x": gradient, "y": y, "residual": y})
     return y
+
+
+def _prepare_sums(
+    shape: tuple[int, ...], row_stride: int | None, threads: int, accumulate: bool
+) -> tuple[int, Runnable]:
+    """The columns of a gradient of a bias, and its program."""
+    problem = ColumnSumProblem.bias_gradient(shape, accumulate=accumulate, row_stride=row_stride)
+    return problem.columns, planned_program(plan_column_sums, problem, threads)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Literal, SupportsIndex, overload
 
@@ -10,18 +9,17 @@ import numpy as np
 
 from nnpack.algorithms.batch_norm import plan_batch_norm, plan_batch_norm_gradient
 from nnpack.arguments import as_flag, as_integer, as_number
-from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.arrays import Float32Array, as_float32
 from nnpack.batch_norm_problem import (
     BatchNormGradientProblem,
     BatchNormProblem,
-    batch_norm_problem,
     normalized_extents,
 )
-from nnpack.epilogue import Activation, Epilogue, activation_arrays
+from nnpack.epilogue import Activation, activation_arrays
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.execution import Runnable
-from nnpack.functional.running import planned_program, run_planned
-from nnpack.runtime.memory import address, empty_output
+from nnpack.functional.running import planned_program, result, run
+from nnpack.functional.stating import kept
 from nnpack.settings import resolve_num_threads
 
 __all__ = ["batch_norm", "batch_norm_gradient", "fold_batch_norm"]
@@ -98,25 +96,21 @@ def batch_norm(
         raise ProblemError("mean and variance must both be given; only training can do without")
     flags = "gamma" in inputs, "beta" in inputs
     inputs["x"] = x
+    words = (batch, channels, pixels), flags, training, resolve_num_threads(threads)
+    program = kept(_program, words, eps, activation)
     if not training:
-        if activation is not None:
-            Epilogue(activation=activation)  # which refuses what is no activation
-        prepare = _inferring if type(eps) is float else _inferring.__wrapped__
-        count = resolve_num_threads(threads)
-        program = prepare(batch, channels, pixels, *flags, eps, activation, count)
-        y = _result(x, out, inputs)
+        y = result(x.shape, out, inputs, in_place=True)
         if program is not None:
             inputs["x"] = np.ascontiguousarray(x)
-            arrays = {**inputs, "y": y, **activation_arrays(activation)}
-            program.run({name: address(array) for name, array in arrays.items()})
+            run(program, {**inputs, "y": y, **activation_arrays(activation)})
         return y
-    problem = batch_norm_problem(batch, channels, pixels, *flags, eps, activation, True)
     factor = as_number("momentum", momentum)
-    y = _result(x, out, inputs)
+    y = result(x.shape, out, inputs, in_place=True)
     _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
     arrays = {**inputs, "x": np.ascontiguousarray(x), "y": y, **activation_arrays(activation)}
     moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
-    run_planned(plan_batch_norm, problem, {**arrays, **moments}, threads)
+    assert program is not None
+    run(program, {**arrays, **moments})
     if running:
         _update_running(mean, moments["mean"], factor)
         pixels_in_all = batch * pixels
@@ -125,20 +119,24 @@ def batch_norm(
     return y, moments["mean"], moments["inverse_std"]
 
 
-@functools.lru_cache(maxsize=256)
-def _inferring(
-    batch: int,
-    channels: int,
-    pixels: int,
-    gamma: bool,
-    beta: bool,
+def _program(
+    extents: tuple[int, int, int],
+    flags: tuple[bool, bool],
+    training: bool,
+    threads: int,
     eps: float,
     activation: Activation | None,
-    threads: int,
 ) -> Runnable | None:
-    """The program of an inference, unless there is nothing to compute."""
-    problem = BatchNormProblem(batch, channels, pixels, gamma, beta, eps, activation)
+    """The program of a batch normalisation, unless there is nothing to compute."""
+    problem = BatchNormProblem(*extents, *flags, eps, activation, training)
     return None if problem.is_empty else planned_program(plan_batch_norm, problem, threads)
+
+
+def _gradient_program(
+    batch: int, channels: int, pixels: int, gamma: bool, training: bool, threads: int
+) -> Runnable:
+    problem = BatchNormGradientProblem(batch, channels, pixels, gamma, training)
+    return planned_program(plan_batch_norm_gradient, problem, threads)
 
 
 def batch_norm_gradient(
@@ -168,15 +166,14 @@ def batch_norm_gradient(
     if not {"mean", "inverse_std"} <= parameters.keys():
         raise DtypeError("mean and inverse_std must be arrays, not None")
     inputs = {"x": x, "grad_output": grad, **parameters}
-    grad_x = _result(x, out, inputs)
+    grad_x = result(x.shape, out, inputs, in_place=True)
     grad_gamma, grad_beta = np.zeros((2, channels), np.float32)
     if batch:
         arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad)}
         results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
-        problem = BatchNormGradientProblem(
-            batch, channels, pixels, "gamma" in parameters, as_flag("training", training)
-        )
-        run_planned(plan_batch_norm_gradient, problem, {**arrays, **results, **parameters}, threads)
+        words = batch, channels, pixels, "gamma" in parameters, as_flag("training", training)
+        program = kept(_gradient_program, (*words, resolve_num_threads(threads)))
+        run(program, {**arrays, **results, **parameters})
     return grad_x, grad_gamma, grad_beta
 
 
@@ -241,14 +238,6 @@ def _vectors(channels: int, **values: object) -> dict[str, Float32Array]:
             )
         found[name] = np.ascontiguousarray(vector)
     return found
-
-
-def _result(
-    x: Float32Array, out: Float32Array | None, inputs: dict[str, Float32Array]
-) -> Float32Array:
-    if out is None:
-        return empty_output(x.shape)
-    return check_out(out, x.shape, inputs.items(), in_place=True)
 
 
 def _check_writeable(others: Mapping[str, Float32Array], **running: object) -> None:

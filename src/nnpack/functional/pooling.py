@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, SupportsIndex, overload
 
@@ -14,14 +13,14 @@ from nnpack.arguments import IntOrPair, PaddingLike, as_flag
 from nnpack.arrays import (
     Float32Array,
     as_float32,
-    check_out,
     element_strides,
     with_unit_column_stride,
 )
 from nnpack.execution import Runnable
-from nnpack.functional.running import are_plain, planned_program
+from nnpack.functional.running import planned_program, result
+from nnpack.functional.stating import kept
 from nnpack.pool_problem import PoolKind, PoolProblem, RowStrides
-from nnpack.runtime.memory import address, empty_output
+from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
 __all__ = [
@@ -232,12 +231,9 @@ def _pool(
 ) -> Float32Array | WithIndices:
     """State the problem, and run it: both are kept for arguments that were seen before."""
     x = with_unit_column_stride(as_float32("x", x, 4))
-    prepare = _prepare if are_plain(numbers) else _prepare.__wrapped__
-    words = state, kind, x.shape, element_strides(x), numbers, flags
-    problem, program = prepare(*words, resolve_num_threads(threads))
-    y = empty_output(problem.y_shape) if out is None else out
-    if out is not None:
-        check_out(out, problem.y_shape, [("x", x)])
+    words = state, kind, x.shape, element_strides(x), flags, resolve_num_threads(threads)
+    problem, program = kept(_prepare, words, *numbers)
+    y = result(problem.y_shape, out, {"x": x})
     addresses = {"x": address(x), "y": address(y)}
     if not problem.indices:
         if program is not None:
@@ -249,15 +245,14 @@ def _pool(
     return y, indices
 
 
-@functools.lru_cache(maxsize=256)
 def _prepare(
     state: Statement,
     kind: PoolKind,
     shape: Sequence[int],
     strides: RowStrides,
-    numbers: Numbers,
     flags: Flags,
     threads: int,
+    *numbers: object,
 ) -> tuple[PoolProblem, Runnable | None]:
     """The problem, and its program unless it is empty."""
     problem = state(kind, shape, strides, numbers, flags)

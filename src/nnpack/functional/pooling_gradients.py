@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +13,13 @@ from nnpack.algorithms.reshaping import plan_average_gradient, plan_max_gradient
 from nnpack.arguments import IntOrPair, PaddingLike, as_flag, as_shape
 from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.errors import DtypeError, ProblemError
+from nnpack.execution import Runnable
 from nnpack.functional.pooling import max_pool2d
-from nnpack.functional.running import run_planned
+from nnpack.functional.running import Prepared, planned_program, result, run
+from nnpack.functional.stating import kept
 from nnpack.pool_problem import PoolProblem
-from nnpack.resampling import average_gradient_tables
-from nnpack.runtime.memory import empty_output
+from nnpack.resampling import average_gradient_tables, table_arrays
+from nnpack.settings import resolve_num_threads
 
 __all__ = [
     "adaptive_avg_pool2d_gradient",
@@ -44,15 +47,23 @@ def max_pool2d_gradient(
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
     grad = as_float32("grad_output", grad_output, 4)
-    shape = as_shape("x", input_shape, _AXES)
+    known = grad.shape, resolve_num_threads(threads)
+    shape, program = kept(_max_gradient, known, input_shape)
     places = _as_indices(indices, grad.shape, shape)
-    problem = PoolProblem.adaptive_pool2d("max", shape, _outputs(grad, shape))
-    y = _result(shape, out, grad_output=grad, indices=places)
-    if y.size:
-        dense = np.ascontiguousarray(grad)
-        arrays: dict[str, npt.NDArray[Any]] = {"grad": dense, "indices": places, "y": y}
-        run_planned(plan_max_gradient, problem, arrays, threads)
+    y = result(shape, out, {"grad_output": grad, "indices": places})
+    if program is not None:
+        run(program, {"grad": np.ascontiguousarray(grad), "indices": places, "y": y})
     return y
+
+
+def _max_gradient(
+    grad: tuple[int, ...], threads: int, input_shape: Sequence[SupportsIndex]
+) -> tuple[tuple[int, ...], Runnable | None]:
+    """The shape of x, and the program unless it is empty."""
+    shape = as_shape("x", input_shape, _AXES)
+    problem = PoolProblem.adaptive_pool2d("max", shape, _outputs(grad, shape))
+    empty = math.prod(shape) == 0
+    return shape, None if empty else planned_program(plan_max_gradient, problem, threads)
 
 
 def max_pool2d_input_gradient(
@@ -77,7 +88,7 @@ def max_pool2d_input_gradient(
     words = kernel_size, stride, padding, dilation, ceil_mode
     grad = as_float32("grad_output", grad_output, 4)
     y, indices = max_pool2d(images, *words, return_indices=True, threads=threads)
-    _check_shape(grad, y.shape)
+    _check_shape(grad.shape, y.shape)
     if out is not None:
         check_out(out, images.shape, [("x", images)])
     return max_pool2d_gradient(grad, indices, images.shape, threads=threads, out=out)
@@ -100,17 +111,35 @@ def avg_pool2d_gradient(
 
     Raises as `max_pool2d_gradient` does.
     """
+    grad = as_float32("grad_output", grad_output, 4)
+    flags = as_flag("ceil_mode", ceil_mode), as_flag("count_include_pad", count_include_pad)
+    known = grad.shape, *flags, resolve_num_threads(threads)
+    words = input_shape, kernel_size, stride, padding, divisor_override
+    return kept(_sliding_gradient, known, *words).run("grad_output", grad, out)
+
+
+def _sliding_gradient(
+    grad: tuple[int, ...],
+    ceil_mode: bool,
+    count_padding: bool,
+    threads: int,
+    input_shape: Sequence[SupportsIndex],
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None,
+    padding: PaddingLike,
+    divisor: SupportsIndex | None,
+) -> Prepared:
     problem = PoolProblem.pool2d(
         "average",
         input_shape,
         kernel_size,
         stride=stride,
         padding=padding,
-        ceil_mode=as_flag("ceil_mode", ceil_mode),
-        count_padding=as_flag("count_include_pad", count_include_pad),
-        divisor=divisor_override,
+        ceil_mode=ceil_mode,
+        count_padding=count_padding,
+        divisor=divisor,
     )
-    return _average_gradient(problem, as_float32("grad_output", grad_output, 4), threads, out)
+    return _average_gradient(problem, grad, threads)
 
 
 def adaptive_avg_pool2d_gradient(
@@ -125,43 +154,34 @@ def adaptive_avg_pool2d_gradient(
     Raises as `max_pool2d_gradient` does.
     """
     grad = as_float32("grad_output", grad_output, 4)
+    known = grad.shape, resolve_num_threads(threads)
+    return kept(_adaptive_gradient, known, input_shape).run("grad_output", grad, out)
+
+
+def _adaptive_gradient(
+    grad: tuple[int, ...], threads: int, input_shape: Sequence[SupportsIndex]
+) -> Prepared:
     shape = as_shape("x", input_shape, _AXES)
     problem = PoolProblem.adaptive_pool2d("average", shape, _outputs(grad, shape))
-    return _average_gradient(problem, grad, threads, out)
+    return _average_gradient(problem, grad, threads)
 
 
-def _average_gradient(
-    problem: PoolProblem,
-    grad: Float32Array,
-    threads: SupportsIndex | None,
-    out: Float32Array | None,
-) -> Float32Array:
+def _average_gradient(problem: PoolProblem, grad: tuple[int, ...], threads: int) -> Prepared:
     _check_shape(grad, problem.y_shape)
     shape = problem.batch, problem.channels, problem.height, problem.width
-    y = _result(shape, out, grad_output=grad)
-    if not y.size:
-        return y
-    rows, columns = average_gradient_tables(problem)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "x": np.ascontiguousarray(grad),
-        "y": y,
-        "row_places": rows.places,
-        "column_places": columns.places,
-    }
-    for name, table in (("row_weights", rows), ("column_weights", columns)):
-        if table.weights is not None:
-            arrays[name] = table.weights
-    run_planned(plan_average_gradient, problem, arrays, threads)
-    return y
+    if math.prod(shape) == 0:
+        return Prepared(shape, None)
+    program = planned_program(plan_average_gradient, problem, threads)
+    return Prepared(shape, program, table_arrays(*average_gradient_tables(problem)))
 
 
-def _outputs(grad: Float32Array, shape: tuple[int, ...]) -> tuple[int, int]:
+def _outputs(grad: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, int]:
     """Rows and columns of the pooled planes, which belong to as many of x."""
-    if grad.shape[:2] != shape[:2] or min(grad.shape[2:]) < 1:
+    if grad[:2] != shape[:2] or min(grad[2:]) < 1:
         raise ProblemError(
-            f"grad_output.shape={grad.shape} must have N and C of input_shape={shape}, and pixels"
+            f"grad_output.shape={grad} must have N and C of input_shape={shape}, and pixels"
         )
-    return grad.shape[2], grad.shape[3]
+    return grad[2], grad[3]
 
 
 def _as_indices(
@@ -180,12 +200,6 @@ def _as_indices(
     return np.require(indices, requirements=["C", "A"])
 
 
-def _check_shape(grad: Float32Array, shape: tuple[int, ...]) -> None:
-    if grad.shape != shape:
-        raise ProblemError(f"grad_output.shape={grad.shape} must be {shape}, that of the pooled x")
-
-
-def _result(
-    shape: tuple[int, ...], out: Float32Array | None, **inputs: npt.NDArray[Any]
-) -> Float32Array:
-    return empty_output(shape) if out is None else check_out(out, shape, inputs.items())
+def _check_shape(grad: tuple[int, ...], shape: tuple[int, ...]) -> None:
+    if grad != shape:
+        raise ProblemError(f"grad_output.shape={grad} must be {shape}, that of the pooled x")

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 import numpy as np
-import numpy.typing as npt
 
 from nnpack.algorithms.reshaping import plan_concat, plan_pad, plan_resample
 from nnpack.arguments import PaddingLike, as_axis, as_flag, as_number, as_paddings, as_shape
-from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.arrays import Float32Array, as_float32
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.functional.running import run_planned
-from nnpack.geometry import Padding
-from nnpack.resampling import axis_table
+from nnpack.execution import Runnable
+from nnpack.functional.running import Prepared, planned_program, result, run
+from nnpack.functional.stating import kept
+from nnpack.geometry import Padding, Pair
+from nnpack.resampling import axis_table, table_arrays
 from nnpack.reshaping_problem import (
     AxisKind,
     ConcatProblem,
@@ -26,7 +28,7 @@ from nnpack.reshaping_problem import (
     check_pad_mode,
     resampled_size,
 )
-from nnpack.runtime.memory import empty_output
+from nnpack.settings import resolve_num_threads
 
 __all__ = ["concat", "pad2d", "pad2d_gradient", "upsample2d", "upsample2d_gradient"]
 
@@ -50,17 +52,25 @@ def pad2d(
 
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
-    x = _as_images("x", x)
+    x = as_float32("x", x, 4)
+    known = x.shape, resolve_num_threads(threads)
+    return kept(_padding, known, padding, mode, value).run("x", x, out)
+
+
+def _padding(
+    shape: tuple[int, ...], threads: int, padding: PaddingLike, mode: PadMode, value: float
+) -> Prepared:
+    as_shape("x", shape, _AXES)
     borders = as_paddings("padding", padding)
-    kind = check_pad_mode(mode, borders, (x.shape[2], x.shape[3]))
+    top, bottom, left, right = borders
+    kind = check_pad_mode(mode, borders, (shape[2], shape[3]))
     number = as_number("value", value, infinite=True)
-    y = _result(_padded(x.shape, borders), out, {"x": x})
-    if kind == "constant":
-        problem = PadProblem(math.prod(x.shape[:2]), x.shape[2], x.shape[3], borders, number)
-        if y.size:
-            run_planned(plan_pad, problem, {"x": np.ascontiguousarray(x), "y": y}, threads)
-        return y
-    return _resample(x, y, kind, threads, padding=borders)
+    outputs = (*shape[:2], shape[2] + top + bottom, shape[3] + left + right)
+    if kind != "constant":
+        return _resampling(shape, outputs, kind, threads, padding=borders)
+    problem = PadProblem(math.prod(shape[:2]), shape[2], shape[3], borders, number)
+    empty = math.prod(outputs) == 0
+    return Prepared(outputs, None if empty else planned_program(plan_pad, problem, threads))
 
 
 def pad2d_gradient(
@@ -75,21 +85,35 @@ def pad2d_gradient(
 
     Raises as `pad2d` does.
     """
-    grad = _as_images("grad_output", grad_output)
+    grad = as_float32("grad_output", grad_output, 4)
+    known = grad.shape, resolve_num_threads(threads)
+    reshaping, corner = kept(_padding_gradient, known, padding, mode)
+    if reshaping.program is not None or corner is None:
+        return reshaping.run("grad_output", grad, out)
+    y = result(reshaping.shape, out, {"grad_output": grad})
+    top, left = corner
+    y[...] = grad[:, :, top : top + y.shape[2], left : left + y.shape[3]]
+    return y
+
+
+def _padding_gradient(
+    shape: tuple[int, ...], threads: int, padding: PaddingLike, mode: PadMode
+) -> tuple[Prepared, Pair | None]:
+    """What gives the gradient; or for constant borders where it begins in what is given."""
+    as_shape("grad_output", shape, _AXES)
     borders = as_paddings("padding", padding)
     top, bottom, left, right = borders
-    height, width = grad.shape[2] - top - bottom, grad.shape[3] - left - right
+    height, width = shape[2] - top - bottom, shape[3] - left - right
     if min(height, width) < 1:
         raise ProblemError(
-            f"padding={padding!r} leaves {height}x{width} of grad_output.shape={grad.shape}; it "
+            f"padding={padding!r} leaves {height}x{width} of grad_output.shape={shape}; it "
             "must leave the image that was padded"
         )
     kind = check_pad_mode(mode, borders, (height, width))
-    result = _result((*grad.shape[:2], height, width), out, {"grad_output": grad})
+    image = (*shape[:2], height, width)
     if kind == "constant":
-        result[...] = grad[:, :, top : top + height, left : left + width]
-        return result
-    return _resample(grad, result, kind, threads, padding=borders, gradient=True)
+        return Prepared(image, None), (top, left)
+    return _resampling(shape, image, kind, threads, padding=borders, gradient=True), None
 
 
 def upsample2d(
@@ -111,11 +135,24 @@ def upsample2d(
 
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
-    x = _as_images("x", x)
+    x = as_float32("x", x, 4)
+    known = x.shape, resolve_num_threads(threads)
+    words = scale_factor, mode, align_corners, size
+    return kept(_upsampling, known, *words).run("x", x, out)
+
+
+def _upsampling(
+    shape: tuple[int, ...],
+    threads: int,
+    scale_factor: Any,
+    mode: Interpolation,
+    align_corners: bool,
+    size: Any,
+) -> Prepared:
+    as_shape("x", shape, _AXES)
     kind = _axis_kind(mode, align_corners)
-    outputs = resampled_size((x.shape[2], x.shape[3]), scale_factor, size)
-    y = _result((*x.shape[:2], *outputs), out, {"x": x})
-    return _resample(x, y, kind, threads)
+    outputs = resampled_size((shape[2], shape[3]), scale_factor, size)
+    return _resampling(shape, (*shape[:2], *outputs), kind, threads)
 
 
 def upsample2d_gradient(
@@ -131,14 +168,24 @@ def upsample2d_gradient(
 
     Raises as `upsample2d` does.
     """
-    grad = _as_images("grad_output", grad_output)
+    grad = as_float32("grad_output", grad_output, 4)
+    known = grad.shape, resolve_num_threads(threads)
+    words = input_shape, mode, align_corners
+    return kept(_upsampling_gradient, known, *words).run("grad_output", grad, out)
+
+
+def _upsampling_gradient(
+    grad: tuple[int, ...],
+    threads: int,
+    input_shape: Sequence[SupportsIndex],
+    mode: Interpolation,
+    align_corners: bool,
+) -> Prepared:
+    as_shape("grad_output", grad, _AXES)
     shape = as_shape("x", input_shape, _AXES)
-    if shape[:2] != grad.shape[:2]:
-        raise ProblemError(
-            f"input_shape={shape} must have N and C of grad_output.shape={grad.shape}"
-        )
-    result = _result(shape, out, {"grad_output": grad})
-    return _resample(grad, result, _axis_kind(mode, align_corners), threads, gradient=True)
+    if shape[:2] != grad[:2]:
+        raise ProblemError(f"input_shape={shape} must have N and C of grad_output.shape={grad}")
+    return _resampling(grad, shape, _axis_kind(mode, align_corners), threads, gradient=True)
 
 
 def concat(
@@ -158,30 +205,44 @@ def concat(
     if not isinstance(arrays, Iterable):
         raise DtypeError(f"arrays of type {type(arrays).__name__} must be a list of arrays")
     given = [as_float32(f"arrays[{n}]", array) for n, array in enumerate(arrays)]
-    if not given or not given[0].ndim:
-        raise ProblemError("concat needs one array or more, of 1 dimension or more")
-    number = as_axis("axis", axis, given[0].ndim)
-    others = {(*a.shape[:number], -1, *a.shape[number + 1 :]) for a in given}
-    if len(others) > 1:
-        raise ProblemError(
-            f"arrays of the shapes {[a.shape for a in given]} differ in more than axis {number}"
-        )
-    shape = list(given[0].shape)
-    shape[number] = sum(a.shape[number] for a in given)
-    rows = math.prod(shape[:number])
-    ends = np.cumsum([a.shape[number] for a in given]).tolist()
-    moved = [not _is_part(a, out, number, end) for a, end in zip(given, ends, strict=True)]
-    if out is None:
-        y: Float32Array = empty_output(tuple(shape))
-    else:
-        inputs = [(f"arrays[{n}]", a) for n, a in enumerate(given) if moved[n]]
-        y = check_out(out, shape, inputs)
-    if y.size and any(moved):
-        widths = tuple(a.size // rows for a in given)
+    shapes = tuple([array.shape for array in given])
+    number, shape, ends = kept(_concatenated, (shapes,), axis)
+    moved: tuple[bool, ...] = (True,) * len(given)
+    if out is not None:
+        parts = zip(given, ends, strict=True)
+        moved = tuple([not _is_part(a, out, number, end) for a, end in parts])
+    inputs = {f"arrays[{n}]": a for n, a in enumerate(given) if moved[n]}
+    y = result(shape, out, inputs)
+    program = kept(_concatenating, (shapes, number, moved, resolve_num_threads(threads)))
+    if program is not None:
         slots = {f"x{n}": np.ascontiguousarray(a) for n, a in enumerate(given) if moved[n]}
-        problem = ConcatProblem(rows, widths, tuple(moved))
-        run_planned(plan_concat, problem, {**slots, "y": y}, threads)
+        run(program, {**slots, "y": y})
     return y
+
+
+def _concatenated(
+    shapes: tuple[tuple[int, ...], ...], axis: SupportsIndex
+) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """The axis, the shape of the whole, and where each array ends along the axis."""
+    if not shapes or not shapes[0]:
+        raise ProblemError("concat needs one array or more, of 1 dimension or more")
+    number = as_axis("axis", axis, len(shapes[0]))
+    others = {(*shape[:number], -1, *shape[number + 1 :]) for shape in shapes}
+    if len(others) > 1:
+        raise ProblemError(f"arrays of the shapes {[*shapes]} differ in more than axis {number}")
+    ends = tuple(itertools.accumulate(shape[number] for shape in shapes))
+    return number, (*shapes[0][:number], ends[-1], *shapes[0][number + 1 :]), ends
+
+
+def _concatenating(
+    shapes: tuple[tuple[int, ...], ...], axis: int, moved: tuple[bool, ...], threads: int
+) -> Runnable | None:
+    """The program that moves those arrays, unless there is nothing to move."""
+    widths = tuple(math.prod(shape[axis:]) for shape in shapes)
+    rows = math.prod(shapes[0][:axis])
+    if not rows * sum(widths) or not any(moved):
+        return None
+    return planned_program(plan_concat, ConcatProblem(rows, widths, moved), threads)
 
 
 def _is_part(array: Float32Array, out: object, axis: int, end: int) -> bool:
@@ -196,17 +257,6 @@ def _is_part(array: Float32Array, out: object, axis: int, end: int) -> bool:
     )
 
 
-def _as_images(name: str, value: object) -> Float32Array:
-    array = as_float32(name, value, 4)
-    as_shape(name, array.shape, _AXES)
-    return array
-
-
-def _padded(shape: tuple[int, ...], padding: Padding) -> tuple[int, ...]:
-    top, bottom, left, right = padding
-    return (*shape[:2], shape[2] + top + bottom, shape[3] + left + right)
-
-
 def _axis_kind(mode: object, align_corners: bool) -> AxisKind:
     if mode not in ("nearest", "bilinear"):
         raise ProblemError(f'mode={mode!r} must be "nearest" or "bilinear"')
@@ -218,37 +268,20 @@ def _axis_kind(mode: object, align_corners: bool) -> AxisKind:
     return "nearest" if mode == "nearest" else "bilinear"
 
 
-def _result(
-    shape: tuple[int, ...], out: Float32Array | None, inputs: dict[str, Float32Array]
-) -> Float32Array:
-    return empty_output(shape) if out is None else check_out(out, shape, inputs.items())
-
-
-def _resample(
-    x: Float32Array,
-    y: Float32Array,
+def _resampling(
+    given: tuple[int, ...],
+    shape: tuple[int, ...],
     kind: AxisKind,
-    threads: SupportsIndex | None,
+    threads: int,
     *,
     padding: Padding = (0, 0, 0, 0),
     gradient: bool = False,
-) -> Float32Array:
-    image, outputs = (y, x) if gradient else (x, y)
-    planes = math.prod(x.shape[:2])
-    sizes = (image.shape[2], image.shape[3]), (outputs.shape[2], outputs.shape[3])
-    problem = ResampleProblem(planes, *sizes, kind, padding, gradient)
-    if not y.size:
-        return y
-    rows, columns = axis_table(problem, 0), axis_table(problem, 1)
-    arrays: dict[str, npt.NDArray[Any]] = {
-        "x": np.ascontiguousarray(x),
-        "y": y,
-        "row_places": rows.places,
-        "column_places": columns.places,
-    }
-    if rows.weights is not None:
-        arrays["row_weights"] = rows.weights
-    if columns.weights is not None:
-        arrays["column_weights"] = columns.weights
-    run_planned(plan_resample, problem, arrays, threads)
-    return y
+) -> Prepared:
+    """What makes an array of ``shape`` of a given one."""
+    image, outputs = (shape, given) if gradient else (given, shape)
+    sizes = (image[2], image[3]), (outputs[2], outputs[3])
+    problem = ResampleProblem(math.prod(given[:2]), *sizes, kind, padding, gradient)
+    if math.prod(shape) == 0:
+        return Prepared(shape, None)
+    tables = table_arrays(axis_table(problem, 0), axis_table(problem, 1))
+    return Prepared(shape, planned_program(plan_resample, problem, threads), tables)

@@ -9,26 +9,55 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from nnpack import wisdom
+from nnpack.arrays import Float32Array, check_out
 from nnpack.codegen.target import Target, host_target
 from nnpack.execution import Program, ReportedProgram, Runnable
 from nnpack.output_gradient_problem import OutputGradientProblem
 from nnpack.plan import Plan, packed_in_workspace
 from nnpack.planner import AnyProblem, make_masked_plan, make_plan
-from nnpack.runtime.memory import address
+from nnpack.runtime.memory import address, empty_output
 from nnpack.settings import resolve_num_threads
 from nnpack.verbose import is_verbose, report
 
 __all__ = [
     "Planner",
-    "are_plain",
+    "Prepared",
     "packing_program",
     "planned_program",
     "reported",
+    "result",
+    "run",
     "run_planned",
 ]
 
 Planner = Callable[[Any, Target, int], Plan]
 """What turns a problem into a plan for a target and at most so many threads."""
+
+
+class Prepared:
+    """The ``shape`` of a result, the program that makes it unless it is empty, what that reads."""
+
+    __slots__ = ("_tables", "program", "shape")
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        program: Runnable | None,
+        tables: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    ) -> None:
+        self.shape = shape
+        self.program = program
+        self._tables = tables or {}
+
+    def run(self, name: str, x: Float32Array, out: Float32Array | None) -> Float32Array:
+        """What the program makes of x, the argument ``name``; slots x, y and those of the tables.
+
+        Raises as `arrays.check_out` does.
+        """
+        y = result(self.shape, out, {name: x})
+        if self.program is not None:
+            run(self.program, {"x": np.ascontiguousarray(x), "y": y, **self._tables})
+        return y
 
 
 def run_planned(
@@ -42,7 +71,7 @@ def run_planned(
     Programs are kept by problem. Everything has been validated before.
     """
     program = planned_program(planner, problem, resolve_num_threads(threads))
-    program.run({name: address(array) for name, array in arrays.items()})
+    run(program, arrays)
 
 
 def planned_program(planner: Planner, problem: object, threads: int) -> Runnable:
@@ -89,20 +118,25 @@ def _packing_program(
     return reported(Program(stages, target, threads, workspace_bytes), problem, plan)
 
 
-_PLAIN = frozenset((int, float, str, tuple, type(None)))
+def result(
+    shape: tuple[int, ...],
+    out: Float32Array | None,
+    inputs: Mapping[str, np.ndarray[Any, Any]],
+    *,
+    in_place: bool = False,
+) -> Float32Array:
+    """Where a result of ``shape`` goes: a new array, or ``out`` if it may be written.
 
-
-def are_plain(values: tuple[object, ...]) -> bool:
-    """Whether equal values mean the same, so that what was found for them may be kept by them.
-
-    Not True, which is refused where 1 is not; not arrays of one number, which may change.
+    With ``in_place`` it may be one of ``inputs``. Raises as `arrays.check_out` does.
     """
-    for value in values:
-        if type(value) not in _PLAIN:
-            return False
-        if type(value) is tuple and not are_plain(value):
-            return False
-    return True
+    if out is None:
+        return empty_output(shape)
+    return check_out(out, shape, inputs.items(), in_place=in_place)
+
+
+def run(program: Runnable, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    """Run ``program`` on ``arrays``, given by slot name."""
+    program.run({name: address(array) for name, array in arrays.items()})
 
 
 def reported(program: Runnable, problem: object, plan: Plan) -> Runnable:

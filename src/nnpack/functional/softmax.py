@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
 from nnpack.algorithms.softmax import plan_softmax
-from nnpack.arguments import as_axis
-from nnpack.arrays import Float32Array, as_float32, check_out
+from nnpack.arrays import Float32Array, as_float32
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.execution import Runnable
-from nnpack.functional.running import planned_program, run_planned
-from nnpack.runtime.memory import address, empty_output
+from nnpack.functional.running import planned_program, result, run
+from nnpack.functional.stating import kept
+from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
-from nnpack.softmax_problem import SoftmaxProblem, softmax_problem
+from nnpack.softmax_problem import softmax_problem
 
 __all__ = [
     "Reduction",
@@ -133,10 +132,12 @@ def cross_entropy_gradient(
     x, classes = _as_logits(logits, labels)
     _check_reduction(reduction, "mean", "sum")
     share = 1.0 / max(1, classes.size) if reduction == "mean" else 1.0
-    problem = softmax_problem(x.shape, 1, factor=share)
     if out is not None and np.may_share_memory(out, classes):
         raise ProblemError("out overlaps labels; pass memory of its own")
-    y = _run(problem, {"x": x}, "y", threads, out)
+    program = _program(x.shape, False, False, share, resolve_num_threads(threads), 1)
+    y = result(x.shape, out, {"x": x}, in_place=True)
+    if program is not None:
+        run(program, {"x": np.ascontiguousarray(x), "y": y})
     own = np.take_along_axis(y, classes, 1)
     np.put_along_axis(y, classes, own - np.float32(share), 1)
     return y
@@ -151,24 +152,25 @@ def _forward(
     logarithm: bool,
 ) -> Float32Array:
     x = as_float32("x", x)
-    number = axis if type(axis) is int else as_axis("axis", axis, x.ndim)
-    program = _forwarding(x.shape, number, logarithm, resolve_num_threads(threads))
-    if out is None:
-        y: Float32Array = empty_output(x.shape)
-    else:
-        y = check_out(out, x.shape, (("x", x),), in_place=True)
+    words = x.shape, logarithm, False, 1.0, resolve_num_threads(threads)
+    program = kept(_program, words, axis)
+    y = result(x.shape, out, {"x": x}, in_place=True)
     if program is not None:
         read = np.ascontiguousarray(x)
         program.run({"x": address(read), "y": address(y)})
     return y
 
 
-@functools.lru_cache(maxsize=256)
-def _forwarding(
-    shape: tuple[int, ...], axis: int, logarithm: bool, threads: int
+def _program(
+    shape: tuple[int, ...],
+    logarithm: bool,
+    gradient: bool,
+    factor: float,
+    threads: int,
+    axis: SupportsIndex,
 ) -> Runnable | None:
     """The program of a softmax, unless there is nothing to compute."""
-    problem = softmax_problem(shape, axis, logarithm=logarithm)
+    problem = softmax_problem(shape, axis, logarithm=logarithm, gradient=gradient, factor=factor)
     return None if problem.is_empty else planned_program(plan_softmax, problem, threads)
 
 
@@ -184,26 +186,12 @@ def _backward(
     grad, y = as_float32("grad_output", grad_output), as_float32("y", y)
     if grad.shape != y.shape:
         raise ProblemError(f"grad_output.shape={grad.shape} must be that of y, {y.shape}")
-    problem = softmax_problem(y.shape, axis, logarithm=logarithm, gradient=True)
-    return _run(problem, {"grad": grad, "y": y}, "x", threads, out)
-
-
-def _run(
-    problem: SoftmaxProblem,
-    inputs: dict[str, Float32Array],
-    result: str,
-    threads: SupportsIndex | None,
-    out: Float32Array | None,
-) -> Float32Array:
-    """Run ``problem`` on ``inputs``, all of one shape, which is that of the slot ``result``."""
-    shape = next(iter(inputs.values())).shape
-    if out is None:
-        written: Float32Array = empty_output(shape)
-    else:
-        written = check_out(out, shape, inputs.items(), in_place=True)
-    if not problem.is_empty:
-        arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
-        run_planned(plan_softmax, problem, {**arrays, result: written}, threads)
+    words = y.shape, logarithm, True, 1.0, resolve_num_threads(threads)
+    program = kept(_program, words, axis)
+    written = result(y.shape, out, {"grad_output": grad, "y": y}, in_place=True)
+    if program is not None:
+        arrays = {"grad": np.ascontiguousarray(grad), "y": np.ascontiguousarray(y)}
+        run(program, {**arrays, "x": written})
     return written
 
 

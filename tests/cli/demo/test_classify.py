@@ -149,17 +149,26 @@ def _kept_weights() -> bytes | None:
     return data if EFFICIENTNET_LITE0.accepts(data) else None
 
 
-def test_the_real_network_knows_what_it_sees() -> None:
-    data = pytest.importorskip("skimage.data")
+def _photograph(name: str) -> Any:
+    """A photograph that comes with scikit-image or, ``flower.jpg``, with scikit-learn."""
+    if name == "flower.jpg":
+        return pytest.importorskip("sklearn.datasets").load_sample_image(name)
+    return getattr(pytest.importorskip("skimage.data"), name)()
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "probability"),
+    [("chelsea", 285, 0.385), ("coffee", 967, 0.94), ("flower.jpg", 985, 0.228)],
+)
+def test_the_real_network_knows_what_it_sees(name: str, label: int, probability: float) -> None:
+    photograph = _photograph(name)
     weights = _kept_weights()
     if weights is None:
         pytest.skip("the weights of EfficientNet-Lite0 have not been downloaded")
     classifier = Classifier(read_network(read_checkpoint(weights), LITE0))
-    for name, label, probability in (("chelsea", 285, 0.385), ("coffee", 967, 0.94)):
-        pixels = picture.centre_square(getattr(data, name)(), 224)
-        found = classifier(classifier_input(pixels))[0]
-        assert found.argmax() == label
-        assert abs(found[label] - probability) < 0.01
+    found = classifier(classifier_input(picture.centre_square(photograph, 224)))[0]
+    assert found.argmax() == label
+    assert abs(found[label] - probability) < 0.01
 
 
 def test_the_weights_are_asked_for_by_their_own_wheel(tmp_path: Path) -> None:
