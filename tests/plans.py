@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nnpack.codegen.target import Target
 from nnpack.execution import Program
 from nnpack.plan import Plan
-from nnpack.problem import Problem
+from nnpack.problem import Problem, TransposedProblem
 from nnpack.runtime.memory import address
 from tests.guard import Side, guarded_array, guarded_copy, run_guarded
 
@@ -48,7 +48,7 @@ class Operands:
 
 
 def runner(
-    plan: Plan, problem: Problem, target: Target
+    plan: Plan, problem: Problem | TransposedProblem, target: Target
 ) -> Callable[[Operands, Side], Float32Array]:
     """A function that packs the weights and runs ``plan``; everything it calls is compiled here.
 

@@ -12,6 +12,7 @@ from nnpack.algorithms.base import (
     VARIANT_MARK,
     Algorithm,
     Estimate,
+    TransposedAlgorithm,
     direct_error,
     direct_relative_l2,
     list_variants,
@@ -25,7 +26,11 @@ from nnpack.algorithms.following import (
 )
 from nnpack.algorithms.output_gradient import plan_masked
 from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
-from nnpack.algorithms.table import algorithm_names, find_algorithms
+from nnpack.algorithms.table import (
+    algorithm_names,
+    find_algorithms,
+    find_transposed_algorithms,
+)
 from nnpack.codegen.target import Target
 from nnpack.errors import AlgorithmError
 from nnpack.explanation import AnyProblem, Candidate, Explanation
@@ -75,10 +80,14 @@ def check_algorithm(name: object) -> str:
 
 @dataclass(frozen=True)
 class Choice:
-    """An algorithm for each part of a problem, and the time predicted for all on one thread."""
+    """An algorithm for each part of a problem, and the time predicted for all on one thread.
+
+    Or ``whole``, for a transposed convolution that need not be parted.
+    """
 
     algorithms: tuple[Algorithm, ...]
     seconds: float
+    whole: TransposedAlgorithm | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +97,8 @@ class Choice:
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each part's algorithm."""
+        if self.whole is not None:
+            return (self.whole.name,)
         return tuple(algorithm.name for algorithm in self.algorithms)
 
     def is_variant_of(self, other: Choice) -> bool:
@@ -156,6 +167,8 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
         return choice.algorithms[0].build(part, target, threads)
 
     def build(plain: TransposedProblem) -> Plan:
+        if choice.whole is not None:
+            return choice.whole.build(plain, target, threads)
         parts = zip(_parts(plain), choice.algorithms, strict=True)
         plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
         plan = combine_plans(tuple(plans))
@@ -164,6 +177,17 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
         return plan
 
     return with_following_passes(build, problem, target, threads)
+
+
+def _whole(problem: AnyProblem, name: str, target: Target) -> Choice | None:
+    """The choice of an algorithm that takes a transposed convolution as a whole."""
+    if isinstance(problem, Problem):
+        return None
+    plain = bare(problem)
+    for algorithm in find_transposed_algorithms(name):
+        if algorithm.refusal(plain, target) is None:
+            return Choice((), algorithm.estimate(plain, target).seconds, algorithm)
+    return None
 
 
 def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
@@ -193,7 +217,12 @@ def explain(
     outcome = None if packs else _recall(problem, algorithm, target, threads)
     times = {} if outcome is None else outcome.measured
     asked = _with_measured_variants(parts, target, times)
-    candidates = (_ask(a, parts, target, threads, packs) for a in asked)
+    candidates = (
+        _ask(a, parts, target, threads, packs)
+        if chosen.whole is None or a.name != chosen.name
+        else _ask_whole(problem, chosen, target, threads)
+        for a in asked
+    )
     passes = following_passes(problem)
     if passes and not (isinstance(problem, Problem) or is_one_phase(problem)):
         candidates = (replace(c, detail=f"{c.detail}, {passes}") for c in candidates)
@@ -239,10 +268,29 @@ def _ask(
     )
 
 
+def _ask_whole(problem: AnyProblem, choice: Choice, target: Target, threads: int) -> Candidate:
+    """What is said of a transposed convolution that is not parted."""
+    assert choice.whole is not None
+    assert not isinstance(problem, Problem)
+    plan = plan_choice(bare(problem), choice, target, threads)
+    return Candidate(
+        choice.name,
+        None,
+        choice.seconds,
+        choice.whole.estimate(bare(problem), target).error,
+        plan.workspace_bytes,
+        plan.weight_format.nbytes,
+        plan.detail,
+    )
+
+
 def _choose(
     problem: AnyProblem, algorithm: str, target: Target, threads: int, packs: bool
 ) -> tuple[Choice, float | None]:
     """What is used; and the seconds a run when that was measured."""
+    whole = _whole(problem, check_algorithm(algorithm), target)
+    if whole is not None:
+        return whole, None
     # Wisdom was measured with weights packed ahead.
     outcome = None if packs else _recall(problem, algorithm, target, threads)
     if outcome is not None:
@@ -275,6 +323,9 @@ def _recalled(
 
 
 def _predicted(problem: AnyProblem, name: str, target: Target, packs: bool = False) -> Choice:
+    whole = _whole(problem, name, target)
+    if whole is not None:
+        return whole
     parts = [part for part, _ in _parts(problem)]
     return _choice(parts, [_fastest(part, name, target, packs) for part in parts], target)
 

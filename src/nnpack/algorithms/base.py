@@ -9,7 +9,7 @@ from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.plan import Argument, Plan, Slot
-from nnpack.problem import Epilogue, Problem
+from nnpack.problem import Epilogue, Problem, TransposedProblem
 
 FLOAT_BYTES = 4
 CACHE_LINE = 64
@@ -46,6 +46,23 @@ class Algorithm(Protocol):
         """What it costs; must not depend on the number of threads, nor may what is computed."""
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
+        """The plan for at most ``threads`` threads."""
+
+
+class TransposedAlgorithm(Protocol):
+    """One way to compute transposed convolutions other than phase by phase; as `Algorithm`."""
+
+    @property
+    def name(self) -> str:
+        """What ``algorithm=`` calls it."""
+
+    def refusal(self, problem: TransposedProblem, target: Target) -> str | None:
+        """Why it cannot do ``problem``, or None when it can: then nothing else is considered."""
+
+    def estimate(self, problem: TransposedProblem, target: Target) -> Estimate:
+        """What it costs."""
+
+    def build(self, problem: TransposedProblem, target: Target, threads: int) -> Plan:
         """The plan for at most ``threads`` threads."""
 
 

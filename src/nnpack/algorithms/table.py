@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from nnpack.algorithms.base import Algorithm
+from nnpack.algorithms.base import Algorithm, TransposedAlgorithm
 from nnpack.algorithms.depthwise import Depthwise
+from nnpack.algorithms.depthwise_transposed import TransposedDepthwise
 from nnpack.algorithms.direct import Direct
 from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
@@ -24,6 +25,9 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     ImplicitGemm(),
 )
 
+# Those that take a transposed convolution as a whole, which others take phase by phase.
+TRANSPOSED_ALGORITHMS: tuple[TransposedAlgorithm, ...] = (TransposedDepthwise(),)
+
 # Names of the original NNPACK.
 ALIASES: Mapping[str, str] = {"ft8x8": "fourier_8", "ft16x16": "fourier_16", "wt8x8": "winograd_6"}
 
@@ -34,6 +38,11 @@ def find_algorithms(name: str) -> tuple[Algorithm, ...]:
     if wanted == "auto":
         return ALGORITHMS
     return tuple(a for a in ALGORITHMS if wanted in (a.name, _family(a.name)))
+
+
+def find_transposed_algorithms(name: str) -> tuple[TransposedAlgorithm, ...]:
+    """Those for whole transposed convolutions that ``algorithm=name`` allows."""
+    return tuple(a for a in TRANSPOSED_ALGORITHMS if name in ("auto", a.name))
 
 
 def algorithm_names() -> tuple[str, ...]:
