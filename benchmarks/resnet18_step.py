@@ -1,6 +1,7 @@
 """One training step of ResNet-18 on random images: plain PyTorch against the converted module.
 
     python benchmarks/resnet18_step.py --batch 16 --size 224 --threads 2 --rounds 7 --compile
+    python benchmarks/resnet18_step.py --network mobilenet_v2
 
 Contestants are eager PyTorch with contiguous and with channels-last images, `torch.compile` (with
 ``--compile``: its compilation takes minutes, its step is timed only afterwards), and the module
@@ -63,6 +64,56 @@ def resnet18(classes: int = 1000) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+class InvertedResidual(nn.Module):
+    """1x1, depthwise 3x3 and 1x1 convolutions, and a way round (Sandler et al., 2018, figure 4)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        inner = inputs * expansion
+        layers: list[nn.Module] = [] if expansion == 1 else [*normalized(inputs, inner, 1)]
+        layers += normalized(inner, inner, 3, stride, groups=inner)
+        layers += [nn.Conv2d(inner, outputs, 1, bias=False), nn.BatchNorm2d(outputs)]
+        self.body = nn.Sequential(*layers)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: Any) -> Any:
+        return x + self.body(x) if self.adds else self.body(x)
+
+
+def normalized(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1
+) -> tuple[nn.Module, ...]:
+    """A convolution, batch normalisation and ReLU6."""
+    words: Any = {"padding": kernel // 2, "groups": groups, "bias": False}
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride, **words)
+    return convolution, nn.BatchNorm2d(outputs), nn.ReLU6(inplace=True)
+
+
+def mobilenet_v2(classes: int = 1000) -> nn.Sequential:
+    """MobileNet-v2 (Sandler et al., "Inverted residuals and linear bottlenecks", 2018, table 2)."""
+    layers, inputs = [*normalized(3, 32, 3, 2)], 32
+    for expansion, outputs, times, stride in (
+        (1, 16, 1, 1),
+        (6, 24, 2, 2),
+        (6, 32, 3, 2),
+        (6, 64, 4, 2),
+        (6, 96, 3, 1),
+        (6, 160, 3, 2),
+        (6, 320, 1, 1),
+    ):
+        for number in range(times):
+            layers.append(InvertedResidual(inputs, outputs, 1 if number else stride, expansion))
+            inputs = outputs
+    layers += [*normalized(320, 1280, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(1280, classes))
+
+
+NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
+    "resnet18": resnet18,
+    "mobilenet_v2": mobilenet_v2,
+}
+
+
 @dataclass
 class Contestant:
     """A model with its images; ``seconds`` are those of forward, backward and the whole step."""
@@ -90,14 +141,17 @@ class Contestant:
         return [1e3 * statistics.median(phase) for phase in zip(*self.seconds, strict=True)]
 
 
-def contestants(batch: int, size: int, compiled: bool) -> list[Contestant]:
+def contestants(
+    batch: int, size: int, compiled: bool, network: str = "resnet18"
+) -> list[Contestant]:
     """All of them, with the same parameters and images, not run yet."""
     images, labels = torch.randn(batch, 3, size, size), torch.randint(1000, (batch,))
     last = torch.channels_last
-    start = resnet18().state_dict()
+    build = NETWORKS[network]
+    start = build().state_dict()
 
     def make(name: str, change: Callable[[Any], Any], inputs: Any) -> Contestant:
-        model = resnet18()
+        model = build()
         model.load_state_dict(start)
         model = change(model)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
@@ -117,11 +171,11 @@ def contestants(batch: int, size: int, compiled: bool) -> list[Contestant]:
     return found
 
 
-def table(found: list[Contestant]) -> Table:
+def table(found: list[Contestant], network: str) -> Table:
     """Medians, and how much faster the step is than the better eager one."""
     medians = {contestant.name: contestant.medians() for contestant in found}
     eager = min(medians["PyTorch"][2], medians["PyTorch, channels last"][2])
-    result = Table("contestant", title="ResNet-18, milliseconds")
+    result = Table("contestant", title=f"{network}, milliseconds")
     for column in ("forward", "backward", "step", "times eager"):
         result.add_column(column, justify="right")
     for name, values in medians.items():
@@ -134,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--network", choices=NETWORKS, default="resnet18")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -142,7 +197,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    found = contestants(options.batch, options.size, options.compile)
+    found = contestants(options.batch, options.size, options.compile, options.network)
     for _ in range(1):  # kernels are compiled, memory is found
         for contestant in found:
             contestant.step()
@@ -150,7 +205,7 @@ def main() -> None:
     for _ in track(range(options.rounds), "rounds"):
         for contestant in found:
             contestant.step()
-    Console().print(table(found))
+    Console().print(table(found, options.network))
 
 
 if __name__ == "__main__":

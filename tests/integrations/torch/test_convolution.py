@@ -172,6 +172,13 @@ def test_an_ill_formed_call_raises_what_pytorch_raises() -> None:
         nt.conv2d(randn(1, 3, 2, 2), randn(2, 3, 5, 5))
 
 
+def test_four_borders_are_no_padding_of_pytorch_s() -> None:
+    x, weight = randn(1, 2, 4, 4), randn(2, 2, 1, 1)
+    for function in (nt.conv2d, nt.conv_transpose2d):
+        with pytest.raises((RuntimeError, TypeError), match="padding"):
+            function(x, weight, padding=(1, 1, 1, 1))
+
+
 def test_an_empty_batch_is_computed_and_has_gradients() -> None:
     assert_same_gradients(nt.conv2d, F.conv2d, randn(0, 2, 4, 4), randn(3, 2, 3, 3), randn(3))
 

@@ -55,6 +55,12 @@ def test_other_images_go_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
         nt.max_pool2d(randn(1, 1, 2, 2, grad=False), 5)
 
 
+@pytest.mark.parametrize("words", [{"stride": 0}, {"padding": (1, 1, 1, 1)}, {"padding": 2}])
+def test_what_pytorch_refuses_is_refused(words: dict[str, Any]) -> None:
+    with pytest.raises(RuntimeError):
+        nt.max_pool2d(randn(1, 2, 8, 8, grad=False), 2, **words)
+
+
 @pytest.mark.parametrize("indices", [True, False])
 def test_the_converted_layer_does_what_the_layer_did(indices: bool) -> None:
     plain = nn.MaxPool2d(3, 2, 1, ceil_mode=True, return_indices=indices)

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Ints", "as_hashable", "as_pair"]
+__all__ = ["Ints", "are_pairs", "as_hashable", "as_pair"]
 
 Ints = Sequence[int]
 
@@ -20,6 +20,11 @@ def as_pair(value: int | Ints) -> tuple[int, ...]:
     except TypeError:  # an integer of NumPy, a tensor of one number
         values = (operator.index(value),)  # type: ignore[arg-type]
     return values * 2 if len(values) == 1 else values
+
+
+def are_pairs(values: tuple[tuple[int, ...], ...]) -> bool:
+    """Whether each has two numbers; the library knows four borders too, and PyTorch does not."""
+    return set(map(len, values)) == {2}
 
 
 def as_hashable(value: Any) -> Any:

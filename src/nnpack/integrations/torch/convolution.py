@@ -11,7 +11,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.arguments import Ints, as_hashable, as_pair
+from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
 from nnpack.integrations.torch.convolution_gradients import CALL, convolution_gradients
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
@@ -48,7 +48,8 @@ def conv2d(
         borders = _paddings(padding, weight, spacing) if isinstance(padding, str) else padding
         if borders is not None:
             pairs = as_pair(stride), as_pair(borders), (0, 0), spacing
-            return _convolution.run((input, weight, bias), (*pairs, groups, False, accuracy))
+            if are_pairs(pairs):
+                return _convolution.run((input, weight, bias), (*pairs, groups, False, accuracy))
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -65,11 +66,12 @@ def conv_transpose2d(
     accuracy: Accuracy = "fast",
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose2d`, in the manner of `conv2d`."""
-    if not _is_for_us(input, weight, bias):
-        words = stride, padding, output_padding, groups, dilation
-        return F.conv_transpose2d(input, weight, bias, *words)
-    pairs = as_pair(stride), as_pair(padding), as_pair(output_padding), as_pair(dilation)
-    return _convolution.run((input, weight, bias), (*pairs, groups, True, accuracy))
+    if _is_for_us(input, weight, bias):
+        pairs = as_pair(stride), as_pair(padding), as_pair(output_padding), as_pair(dilation)
+        if are_pairs(pairs):
+            return _convolution.run((input, weight, bias), (*pairs, groups, True, accuracy))
+    words = stride, padding, output_padding, groups, dilation
+    return F.conv_transpose2d(input, weight, bias, *words)
 
 
 def are_images(tensor: Tensor) -> bool:

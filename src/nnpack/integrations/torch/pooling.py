@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.arguments import Ints, as_hashable, as_pair
+from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_higher_order,
@@ -42,12 +42,16 @@ def max_pool2d(
 
     The indices of maxima are found where they are asked for, or a gradient is.
     """
-    if not (is_usable() and is_plain(input) and has_unit_columns(input)):
+    call: Any = ()
+    if is_usable() and is_plain(input) and has_unit_columns(input):
+        window = as_pair(kernel_size)
+        # PyTorch takes () for None too
+        step = window if stride is None or stride in ((), []) else as_pair(stride)
+        call = window, step, as_pair(padding), as_pair(dilation)
+    if not (call and are_pairs(call)):
         words: Any = (stride, padding, dilation, ceil_mode, return_indices)
         return F.max_pool2d(input, kernel_size, *words)
-    window = as_pair(kernel_size)
-    step = as_pair(stride) if stride else window  # PyTorch takes () for None too
-    call = window, step, as_pair(padding), as_pair(dilation), ceil_mode
+    call = *call, ceil_mode
     if return_indices or records_gradients(input) or torch.compiler.is_compiling():
         y, indices = _max_pool2d.run((input,), call)
         return (y, indices) if return_indices else y
