@@ -66,8 +66,8 @@ class WeightGradientDepthwise:
         planes = forward.batch * forward.out_channels
         loads = kw * min(forward.stride[1], MAX_SHUFFLED_STRIDE) + 1
         phases = layout.vertical.phases
-        rows = forward.out_height * vectors * (1.1 * kh * kw + phases * loads)
-        walks = layout.bands * phases * (60.0 + vectors * 20.0) + 2.0 * kh * kw
+        rows = forward.out_height * vectors * (kh * kw + 0.8 * phases * loads)
+        walks = layout.bands * phases * (30.0 + vectors * 15.0) + 2.0 * kh * kw
         cycles = planes * (rows + walks)
         nbytes = FLOAT_BYTES * planes * (forward.height * forward.width + problem.pixels)
         memory = nbytes / target.rates.memory_bandwidth if nbytes > target.caches.l3 // 2 else 0.0

@@ -64,7 +64,7 @@ class WeightGradientGemm:
         return None
 
     def estimate(self, problem: WeightGradientProblem, target: Target) -> Estimate:
-        """The product, one pass of packing over every patch, and one of turning each gradient."""
+        """The product, passes of packing every patch and turning each gradient, and the store."""
         blocking, lanes = _blocking(problem, target), target.lanes
         tile, forward = blocking.tile, problem.forward
         vectors = blocking.out_panels * tile.nv
@@ -74,7 +74,8 @@ class WeightGradientGemm:
         copies = problem.depth / lanes + runs / 2
         packing = problem.rows * (3.0 * forward.stride[1] * copies + 10 * runs / tile.mr)
         turning = 5.0 * vectors * problem.depth
-        cycles = forward.groups * (packing + turning)
+        storing = 0.7 * problem.rows * vectors * lanes
+        cycles = forward.groups * (packing + turning + storing)
         seconds = forward.groups * product / target.multiply_adds + cycles / target.clock
         chain = min(problem.depth, blocking.block) + blocking.chunk_blocks + blocking.chunks
         return Estimate(seconds, direct_error(chain))

@@ -23,7 +23,7 @@ from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transpose import emit_load_transposed
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Index, Value
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 _FIELDS = {
     **dict.fromkeys(("x", "grad", "sums", "scratch"), "pointer"),
@@ -391,11 +391,19 @@ class StoreWeightGradient:
                 sums = args["sums"] + group * group_floats + column
                 row_floats = channels * taps
                 y = args["y"] + (group * args["group_out_channels"] + k) * row_floats
-                with asm.loop(channels) as c, asm.loop(taps) as tap:
-                    r = tap * channels + c
-                    place = sums + r // mr * out_panels * tile_floats + r % mr * (nv * lanes)
-                    value = self._emit_sum(args, place, args["groups"] * group_floats)
-                    self._emit_scatter(asm, value, y + (c * taps + tap), row_floats, count)
+                chunk_floats = args["groups"] * group_floats
+                state = {"c": asm.index(0), "tap": asm.index(0)}
+                with asm.loop(row_floats, step=lanes, carry=state) as e:
+                    rows = []
+                    for _ in range(lanes):
+                        # Beyond the last channel the last one is read again.
+                        r = state["tap"] * channels + asm.minimum(state["c"], channels - 1)
+                        place = sums + r // mr * out_panels * tile_floats + r % mr * (nv * lanes)
+                        rows.append(self._emit_sum(args, place, chunk_floats))
+                        ends = (state["tap"] + 1).equals(taps)
+                        state["tap"] = asm.select(ends, 0, state["tap"] + 1)
+                        state["c"] = asm.select(ends, state["c"] + 1, state["c"])
+                    self._emit_turned(asm, rows, y + e, row_floats, count, row_floats - e)
 
     def _emit_sum(self, args: Arguments, place: Value, chunk_floats: Value) -> Value:
         """All chunks of one vector, in order."""
@@ -406,16 +414,27 @@ class StoreWeightGradient:
             state["sum"] = state["sum"] + asm.load(state["place"])
         return state["sum"]
 
-    def _emit_scatter(
-        self, asm: Assembler, value: Value, y: Value, row_floats: Value, count: Value
+    def _emit_turned(
+        self,
+        asm: Assembler,
+        rows: list[Value],
+        y: Value,
+        row_floats: Value,
+        count: Value,
+        width: Value,
     ) -> None:
-        """Lane l to row l of y."""
-        buffer = asm.local_floats(asm.lanes)
-        asm.store(value, buffer)
-        state = {"y": y}
-        with asm.loop(count, carry=state) as lane:
-            number = asm.load_float(buffer, lane)
-            if self.accumulate:
-                number = number + asm.load_float(state["y"])
-            asm.store(number, state["y"])
-            state["y"] = state["y"] + row_floats
+        """Lanes l < ``count`` of all rows side by side, ``width`` of them, to row l of y."""
+        turned = emit_load_transposed(asm, asm.lanes, lambda n, _: rows[n])
+
+        def store(mask: Mask) -> None:
+            for lane, value in enumerate(turned):
+                with asm.when(count > lane):
+                    target = y + lane * row_floats
+                    total = value + asm.load(target, mask=mask) if self.accumulate else value
+                    asm.store(total, target, mask=mask)
+
+        whole = width >= asm.lanes
+        with asm.when(whole):
+            store(None)
+        with asm.when(whole.equals(0)):
+            store(asm.lanes_below(width))
