@@ -26,8 +26,8 @@ MAX_STRIDE = 4
 # Output rows of a tile: more save few loads and waste more on short planes.
 MAX_ROWS = 8
 # Multiply-adds of a tile, but for four rows, which hide their latency: beyond, tiles were no
-# faster and took longer to compile (7x7: 5 rows a tile in two thirds of the time of 8).
-MAX_UNROLLED = 256
+# faster and took longer to compile (7x7: 8 rows a tile in nine tenths of the time of 14).
+MAX_UNROLLED = 400
 TASKS_PER_THREAD = 4
 
 
@@ -226,25 +226,34 @@ def _in_rows(problem: Problem, choice: _Choice) -> int:
 def _standing_cycles(problem: Problem, target: Target, choice: _Choice) -> float:
     """Cycles of a tile that loads whatever it needs.
 
-    A vector that crosses cache lines takes two loads. One that finds no free register is spilled,
-    for the compiler moves loads far ahead of their use. Whatever takes longer counts, arithmetic
-    or memory, and a part of the other; the constants fit 3x3 to 9x9 kernels with strides 1 and 2
-    on planes of 7x7 to 112x112 (Zen 4, AVX-512) within a third.
+    A vector that crosses cache lines takes two loads. Whatever takes longer counts, arithmetic or
+    memory, and a part of the other; the constants fit 3x3 to 9x9 kernels on planes of 7x7 to
+    112x112 (Zen 4, AVX-512) within a tenth with stride 1, within a third with stride 2.
     """
     from nnpack.kernels.depthwise import MAX_KEPT_WEIGHTS
 
     kh, kw = problem.kernel
-    # Half a register takes half the multipliers, but as many instructions.
-    wide = 1.0 if choice.lanes == target.lanes else 0.6
+    wide = _wide(choice, target)
     arithmetic = choice.rows * kh * kw * wide / target.multiply_adds_per_cycle
-    vectors = kw if problem.stride[1] == 1 or problem.dilation[1] > 1 else kw + 1
-    loads = _in_rows(problem, choice) * vectors
-    kept = kh * kw if kh * kw <= MAX_KEPT_WEIGHTS else 0
-    spilled = max(0, loads + kept - target.registers)
-    # With a stride each tap column is shuffled out of its vectors, beside as many multiply-adds.
-    shuffles = _in_rows(problem, choice) * kw if problem.stride[1] > 1 else 0
-    memory = loads * (0.5 + wide) + 1.5 * spilled + 1.3 * shuffles * wide
+    kept = kh * kw <= MAX_KEPT_WEIGHTS
+    adjacent = problem.stride[1] > 1 and problem.dilation[1] == 1
+    loads = _in_rows(problem, choice) * (kw + 1 if adjacent else kw)
+    broadcasts = 0 if kept else kh * kw
+    if problem.stride[1] == 1:
+        # Sums, weights of one tap column, a few vectors on their way.
+        live = choice.rows + (kh * kw if kept else kh) + 3
+        memory = 1.5 * kw * max(0, live - target.registers)
+    else:
+        # Each tap column is shuffled out of its vectors, beside as many multiply-adds.
+        spilled = max(0, loads + (kh * kw if kept else 0) - target.registers)
+        memory = 1.5 * spilled + 1.3 * _in_rows(problem, choice) * kw * wide
+    memory += loads * (0.5 + wide) + 0.5 * broadcasts
     return max(arithmetic, memory) + 0.3 * min(arithmetic, memory) + 2.0 * choice.rows + 8
+
+
+def _wide(choice: _Choice, target: Target) -> float:
+    """The time of a vector relative to a full register: half takes half the multipliers."""
+    return 1.0 if choice.lanes == target.lanes else 0.53
 
 
 def _walking_cycles(problem: Problem, target: Target, choice: _Choice) -> float:

@@ -357,16 +357,16 @@ class _Tile:
             self.kept = [asm.broadcast(weight, tap) for tap in range(kernel.taps)]
 
     def emit(self, block: _RowBlock, v: Value, loads: Sequence[TapLoad], stored: Mask) -> None:
-        """Compute and store one tile at output column ``v``."""
-        kernel = self.kernel
-        column = v * kernel.stride_w
+        """Compute and store one tile at output column ``v``.
 
-        def columns(t: int) -> list[Value]:
-            row = block.sources[t] + column
-            groups = zip(kernel.tap_groups, loads, strict=True)
-            return [vector for (s, _), load in groups for vector in load(row + self.offsets[s])]
-
-        self.add_up(block, v, columns, stored)
+        Tap columns one after the other: of the weights only those of one column are in use.
+        """
+        acc, column = self._zeros(), v * self.kernel.stride_w
+        for (s, _), load in zip(self.kernel.tap_groups, loads, strict=True):
+            for t, source in enumerate(block.sources):
+                for n, vector in enumerate(load(source + column + self.offsets[s])):
+                    self._accumulate(acc, t, s + n, vector)
+        self._store(block, v, acc, stored)
 
     def add_up(
         self,
@@ -374,14 +374,19 @@ class _Tile:
         v: Value,
         columns: Callable[[int], list[Value]],
         stored: Mask,
-        restore: Callable[[Value], Value] = lambda value: value,
+        restore: Callable[[Value], Value],
     ) -> None:
         """Compute and store one tile; ``columns(t)`` is what each tap column reads of row t."""
-        acc = [self.asm.zeros() for _ in range(self.kernel.rows)]
+        acc = self._zeros()
         for t in range(self.kernel.in_rows):
             for s, vector in enumerate(columns(t)):
                 self._accumulate(acc, t, s, vector)
-        values = [restore(value) for value in acc]
+        self._store(block, v, [restore(value) for value in acc], stored)
+
+    def _zeros(self) -> list[Value]:
+        return [self.asm.zeros() for _ in range(self.kernel.rows)]
+
+    def _store(self, block: _RowBlock, v: Value, values: Sequence[Value], stored: Mask) -> None:
         if self.kernel.epilogue.pool:
             self._store_pooled(block, v, values, stored)
             return
