@@ -85,10 +85,15 @@ def _contestants(
     )
     program = Program(stages, host_target(), options.threads, space.nbytes)
     places = {"y": address(y), "mean": address(moments[0]), "variance": address(moments[1])}
+
+    def following() -> np.ndarray:
+        program.run(places)
+        return moments  # which the program writes: an address keeps nothing alive
+
     return {
         "bare": lambda: bare(x, out=y),
         "merged": lambda: merged(x, out=y),
-        "pass": lambda: program.run(places),
+        "pass": following,
     }
 
 

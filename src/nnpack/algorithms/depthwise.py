@@ -9,10 +9,12 @@ from nnpack.algorithms.base import (
     Estimate,
     ceil_div,
     direct_error,
+    is_dense,
     round_up,
     store_arguments,
     weight_arguments,
 )
+from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import product_seconds
 from nnpack.algorithms.plane_tiles import PlanesChoice, choose_planes
 from nnpack.codegen.target import Target
@@ -66,6 +68,10 @@ class Depthwise:
         """Tiles of rows that follow each other: no dilation, but one that divides the stride."""
         return _spacing(problem) == 1
 
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Where the pixels of an output plane are consecutive."""
+        return is_dense(problem)
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiply-adds and loads of all tiles, or the traffic of the planes."""
         narrow = choose_planes(problem, target, 1)
@@ -78,11 +84,20 @@ class Depthwise:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage; a task is a group of narrow planes, or a band of rows of one plane."""
-        narrow = choose_planes(problem, target, threads)
-        choice = _choose(problem, target, threads)
+        summed = problem.epilogue.statistics
+        # What is summed together must be the same for any number of threads.
+        shared = 1 if summed else threads
+        narrow = choose_planes(problem, target, shared)
+        choice = _choose(problem, target, shared)
         if narrow is not None and narrow.cycles < choice.cycles:
-            return self._build_planes(problem, threads, narrow)
-        return self._build_bands(problem, threads, choice)
+            plan, pieces = self._build_planes(problem, threads, narrow), problem.batch
+        else:
+            plan = self._build_bands(problem, threads, choice)
+            pieces = problem.batch * choice.bands
+        if not summed:
+            return plan
+        pixels = problem.out_height * problem.out_width
+        return with_merged_statistics(plan, problem.out_channels, pieces, pixels, target)
 
     def _build_planes(self, problem: Problem, threads: int, choice: PlanesChoice) -> Plan:
         from nnpack.kernels.depthwise_planes import DepthwisePlanes

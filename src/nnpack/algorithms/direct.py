@@ -23,6 +23,7 @@ from nnpack.algorithms.base import (
     store_arguments,
     weight_arguments,
 )
+from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.algorithms.storage import packed_storage, panel_format
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from nnpack.kernels.convolve import Lanes
 
 TASKS_PER_THREAD = 4
+# Pixels that are summed together at most: those of a panel are still in the second-level cache.
+PIECE_PIXELS = 8192
 INDEX_FLOATS = 2  # an index takes the room of two floats
 
 
@@ -65,6 +68,11 @@ class Direct:
     def merges_pool(self, problem: Problem, target: Target) -> bool:
         """Always: a strip then has two rows."""
         return True
+
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Where tasks store whole rows, one behind the other."""
+        layout = _choose(problem, target).layout
+        return is_dense(problem) and layout.block_columns == problem.out_width
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product with its edges, and one pass of copying rows."""
@@ -102,7 +110,7 @@ class Direct:
         )
         arguments = {**_arguments(problem), **layout.arguments(), **words}
         width = tile.nv * target.lanes
-        return Plan(
+        plan = Plan(
             algorithm=self.name,
             stages=(Stage(kernel, blocks * ceil_div(panels, chunk), arguments),),
             weight_format=panel_format(problem, tile.mr, panels, storage),
@@ -111,6 +119,10 @@ class Direct:
             detail=f"{tile.mr}x{width} tile, {layout.block_rows} rows a task"
             + (", side by side" if layout.flat else ""),
         )
+        if not problem.epilogue.statistics:
+            return plan
+        pieces, size = problem.batch * layout.blocks(problem), layout.block_rows * problem.out_width
+        return with_merged_statistics(plan, problem.out_channels, pieces, size, target)
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """The other way round."""
@@ -163,10 +175,15 @@ def _rows_a_strip(problem: Problem) -> int:
 
 def _layout(problem: Problem, target: Target, threads: int, choice: _Choice) -> RowLayout:
     """The layout with blocks enough for all threads."""
-    if threads == 1:
+    if problem.epilogue.statistics:
+        # A block is a piece that is summed, whatever the threads.
+        wanted = PIECE_PIXELS // problem.out_width
+    elif threads == 1:
         return choice.layout
-    rows = problem.out_height * problem.batch * problem.groups
-    most = max(1, min(choice.layout.block_rows, ceil_div(rows, TASKS_PER_THREAD * threads)))
+    else:
+        rows = problem.out_height * problem.batch * problem.groups
+        wanted = ceil_div(rows, TASKS_PER_THREAD * threads)
+    most = max(1, min(choice.layout.block_rows, wanted))
     strip = choice.tile.nv // _rows_a_strip(problem) * target.lanes
     return choose_layout(problem, target, strip, choice.layout.flat, most)
 

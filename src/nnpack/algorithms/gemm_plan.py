@@ -9,9 +9,10 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
+from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import fits_last_level, skipping_rows
 from nnpack.algorithms.gemm_tiles import TileChoice
-from nnpack.algorithms.sharing import share_out
+from nnpack.algorithms.sharing import share_out, share_pieces
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.kernels.convolve import GemmConvolution
@@ -39,7 +40,10 @@ def gemm_plan(
     panels = ceil_div(problem.group_out_channels, panel)
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     most = _most_strips(problem, strip, target, packed)
-    share = share_out(ceil_div(pixels, strip), most, panels, images, threads, packed)
+    words = ceil_div(pixels, strip), most, panels, images, threads, packed
+    share, piece = share_out(*words), 1
+    if problem.epilogue.statistics:
+        share, piece = share_pieces(*words, strip)
     block, chunk = strip * share.strips, share.panels
     patches = round_up(depth * round_up(block, strip) + target.lanes, 64) if packed else 0
     scratch = patches + (round_up(depth * panel, 64) if kernel.widens else 0)
@@ -55,7 +59,7 @@ def gemm_plan(
         "y_is_cold": int(not fits_last_level(problem, target)),
     }
     stage = Stage(kernel, tasks, convolution_arguments(problem) | blocking)
-    return Plan(
+    plan = Plan(
         algorithm=name,
         stages=(stage,),
         weight_format=panel_format(problem, panel, panels, kernel.storage),
@@ -65,6 +69,15 @@ def gemm_plan(
             f"{choice.tile.mr}x{choice.tile.nv * target.lanes} tile, {choice.lanes} in the lanes"
         ),
     )
+    return sum_pixels(plan, problem, strip * piece, target)
+
+
+def sum_pixels(plan: Plan, problem: Problem, size: int, target: Target) -> Plan:
+    """``plan`` as it is, or, with statistics, summing pieces of ``size`` pixels of an image."""
+    if not problem.epilogue.statistics:
+        return plan
+    pieces = problem.batch * ceil_div(problem.out_height * problem.out_width, size)
+    return with_merged_statistics(plan, problem.out_channels, pieces, size, target)
 
 
 def known_stride(problem: Problem) -> int | None:

@@ -6,7 +6,7 @@ microkernel's panels and multiplies them while they are in cache (Chetlur et al.
 
 from __future__ import annotations
 
-from nnpack.algorithms.base import Algorithm, Estimate, direct_error
+from nnpack.algorithms.base import Algorithm, Estimate, direct_error, is_dense
 from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import (
     ALTERNATIVES,
@@ -16,7 +16,11 @@ from nnpack.algorithms.gemm_tiles import (
     store_cycles,
     variant_name,
 )
-from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
+from nnpack.algorithms.segment_plan import (
+    rectangle_share,
+    takes_rectangles,
+    takes_segments,
+)
 from nnpack.codegen.target import Target
 from nnpack.plan import Plan
 from nnpack.problem import Problem
@@ -36,6 +40,14 @@ class ImplicitGemm:
     def merges_pool(self, problem: Problem, target: Target) -> bool:
         """Always: patches are packed in pairs of rows."""
         return True
+
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Where tasks store pixels that are consecutive."""
+        choice = self._tile(problem, target)
+        parted = takes_segments(problem, choice, target) and takes_rectangles(
+            problem, choice, target
+        )
+        return is_dense(problem) and not parted
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product, the storing of its tiles, and one pass of packing over every patch."""

@@ -47,6 +47,10 @@ class Pointwise:
         """Always: the image is then packed, in pairs of rows."""
         return True
 
+    def merges_statistics(self, problem: Problem, target: Target) -> bool:
+        """Always: planes have no gaps."""
+        return True
+
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product, and the beginning and the storing of its tiles."""
         depth, choice = problem.group_in_channels, self._tile(problem, target)

@@ -16,9 +16,10 @@ from nnpack.algorithms.cost import LEAST_SAVING, fits_last_level
 from nnpack.algorithms.gemm_plan import (
     convolution_arguments,
     known_stride,
+    sum_pixels,
 )
 from nnpack.algorithms.gemm_tiles import TileChoice
-from nnpack.algorithms.sharing import share_out
+from nnpack.algorithms.sharing import share_out, share_pieces
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
@@ -107,11 +108,12 @@ def _parts(problem: Problem, axis: int) -> list[Span]:
 
 @dataclass(frozen=True)
 class _Blocking:
-    """Pixels and panels of a task, and channels of a segment."""
+    """Pixels and panels of a task, channels of a segment, and pixels that are summed together."""
 
     pixels: int
     panels: int
     channels: int
+    piece: int
 
 
 def segment_plan(
@@ -137,15 +139,15 @@ def segment_plan(
         _rectangle(problem, kernel, target, threads, down, across)
         for down, across in itertools.product(rows, columns)
     ]
-    scratch = max(size for _, size in parts)
+    scratch = max(size for _, size, _ in parts)
     stages = [
         Stage(stage.kernel, stage.tasks, {**stage.arguments, "scratch_stride": scratch})
-        for stage, _ in parts
+        for stage, _, _ in parts
     ]
     panel = kernel.panel(target.lanes)
     panels = ceil_div(problem.group_out_channels, panel)
     width = choice.tile.nv * target.lanes
-    return Plan(
+    plan = Plan(
         algorithm=name,
         stages=tuple(stages),
         weight_format=panel_format(problem, panel, panels, kernel.storage),
@@ -154,6 +156,7 @@ def segment_plan(
         detail=f"{choice.tile.mr}x{width} tile, {choice.lanes} in the lanes, depth in segments"
         + ("" if whole else f", {len(parts)} rectangles"),
     )
+    return sum_pixels(plan, problem, parts[0][2], target)
 
 
 def _rectangle(
@@ -163,8 +166,8 @@ def _rectangle(
     threads: int,
     down: Span,
     across: Span,
-) -> tuple[Stage, int]:
-    """The stage of one rectangle, and the floats of scratch that a thread needs for it."""
+) -> tuple[Stage, int, int]:
+    """The stage of one rectangle, the floats a thread needs for it, and the pixels of a piece."""
     panel = kernel.panel(target.lanes)
     pixels = (down[1] - down[0]) * (across[1] - across[0])
     images = problem.batch * problem.groups
@@ -196,7 +199,7 @@ def _rectangle(
         _, _, row = problem.epilogue.residual_strides
         offsets["residual"] = FLOAT_BYTES * (down[0] * row + across[0])
     stage = shifted(Stage(kernel, tasks, arguments), offsets)
-    return stage, patches + sums + widened
+    return stage, patches + sums + widened, blocking.piece
 
 
 def _choose_blocking(
@@ -213,5 +216,9 @@ def _choose_blocking(
     floats = target.caches.l2 // 4 // FLOAT_BYTES
     fitting = max(1, min(floats // (panels * panel * strip), strips))
     segments = ceil_div(channels, max(LEAST_CHANNELS, floats // (strip * fitting)))
-    share = share_out(strips, fitting, panels, images, threads, packed=True)
-    return _Blocking(strip * share.strips, share.panels, ceil_div(channels, segments))
+    words = strips, fitting, panels, images, threads, True
+    share, piece = share_out(*words), 1
+    if problem.epilogue.statistics:
+        share, piece = share_pieces(*words, strip)
+    pixels = strip * share.strips
+    return _Blocking(pixels, share.panels, ceil_div(channels, segments), strip * piece)

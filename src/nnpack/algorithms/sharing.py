@@ -24,6 +24,24 @@ class Share:
     panels: int
 
 
+# Pixels that are summed together, about: more take longer in few tasks, of fewer all are counted.
+PIECE_PIXELS = 512
+
+
+def share_pieces(
+    strips: int, most: int, panels: int, images: int, threads: int, packed: bool, pixels: int
+) -> tuple[Share, int]:
+    """`share_out` where outputs are summed in pieces, and the strips of a piece.
+
+    A strip has ``pixels``. Pieces are the same for any number of threads, and tasks whole pieces.
+    """
+    largest = share_out(strips, most, panels, images, 1, packed).strips
+    piece = ceil_div(largest, ceil_div(largest * pixels, PIECE_PIXELS))
+    pieces = ceil_div(strips, piece), ceil_div(largest, piece)
+    share = share_out(*pieces, panels, images, threads, packed)
+    return Share(share.strips * piece, share.panels), piece
+
+
 def share_out(
     strips: int, most: int, panels: int, images: int, threads: int, packed: bool
 ) -> Share:

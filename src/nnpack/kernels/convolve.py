@@ -165,6 +165,10 @@ class GemmEmitter:
             emit_collect_pairs(self.asm, self.kernel.fields)
         for tile in self.tiles:
             self._emit_tile_function(tile)
+        if self.kernel.epilogue.statistics:
+            from nnpack.kernels.stored_sums import emit_sum_pixels
+
+            emit_sum_pixels(self.asm, self.kernel.fields)
         if self.kernel.widens:
             emit_widen_function(self.asm)
         if self.kernel.packed:
@@ -178,6 +182,17 @@ class GemmEmitter:
         ) as (block, x, to, first, count):
             args = Arguments(asm, block, kernel.fields)
             emit_pack_patches(asm, args, self.strip, kernel.stride_w, x, to, first, count)
+
+    def emit_sums(self, args: Arguments, block: PixelBlock, panel: Value) -> None:
+        """Sum what the block has of the channels of a panel, which have been stored."""
+        asm = self.asm
+        size, pitch, out_channels = args.load("sums_size", "sums_channels", "group_out_channels")
+        first = block.image * asm.ceil_div(args["pixels"], size) + block.start // size
+        channel = panel * self.panel
+        place = first * pitch + block.group * out_channels + channel
+        channels = asm.minimum(out_channels - channel, self.panel)
+        y = block.y + channel * args["y_c"] + block.start
+        asm.call("sum_pixels", args.block, y, place, channels, block.count)
 
     def _emit_stage(self) -> None:
         asm = self.asm
@@ -261,6 +276,8 @@ class GemmEmitter:
                 words = (args.block, used, strip, out, number, channels, pixel, size, taps.depth)
                 ahead = after + (offset + self._ahead(panel))
                 self.call_tile((*words, block.image, ahead, begin - offset))
+            if self.kernel.epilogue.statistics:
+                self.emit_sums(args, block, panel)
 
     def _tap_rows(self, args: Arguments, start: Value, count: Value) -> TapRows:
         """The rows of taps that are packed for the pixels ``start .. start + count``."""

@@ -117,6 +117,10 @@ class DepthwiseConvolution:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
+        if self.epilogue.statistics:
+            from nnpack.kernels.stored_sums import emit_sum_pixels
+
+            emit_sum_pixels(asm, self.fields, planes=1)
         asm.lanes = (
             self.lanes
         )  # all vectors of this kernel, which may be narrower than the target's
@@ -133,6 +137,8 @@ class DepthwiseConvolution:
                 place = _place_of(args, first)
                 with asm.loop(last, start=first, carry=place):
                     _emit_task(asm, self, args, place, zeros)
+                    if self.epilogue.statistics:
+                        _emit_sums(asm, args, place)
                     _emit_advance(asm, args, place)
 
 
@@ -169,6 +175,22 @@ def _emit_advance(asm: Assembler, args: Arguments, place: dict[str, Value]) -> N
     place["image"] = place["image"] + carry
 
 
+def _emit_sums(asm: Assembler, args: Arguments, place: dict[str, Value]) -> None:
+    """Sum the band that was stored: a piece of its own."""
+    band, copy, channel, n = (place[name] for name in _COUNTERS)
+    k = channel * args["multiplier"] + copy
+    first, rows = _band_rows(asm, args, band)
+    y = args["y"] + n * args["y_n"] + k * args["y_c"] + first * args["y_h"]
+    piece = (n * args["bands"] + band) * args["sums_channels"] + k
+    asm.call("sum_pixels", args.block, y, piece, 1, rows * args["out_width"])
+
+
+def _band_rows(asm: Assembler, args: Arguments, band: Value) -> tuple[Value, Value]:
+    """The first row of a band, and how many."""
+    first, is_last = band * args["band_rows"], band.equals(args["bands"] - 1)
+    return first, asm.select(is_last, args["out_height"] - first, args["band_rows"])
+
+
 def _emit_task(
     asm: Assembler,
     kernel: DepthwiseConvolution,
@@ -182,9 +204,7 @@ def _emit_task(
     x = args["x"] + n * args["x_n"] + channel * args["x_c"]
     y = args["y"] + n * args["y_n"] + k * args["y_c"]
     weight = args["weight"] + k * kernel.taps
-    first = band * args["band_rows"]
-    is_last = band.equals(args["bands"] - 1)
-    rows = asm.select(is_last, args["out_height"] - first, args["band_rows"])
+    first, rows = _band_rows(asm, args, band)
     words = (args.block, x, y, weight, zeros, n, k, first, rows)
     inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
     if kernel.walks:

@@ -92,6 +92,10 @@ class DepthwisePlanes:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
+        if self.epilogue.statistics:
+            from nnpack.kernels.stored_sums import emit_sum_pixels
+
+            emit_sum_pixels(asm, self.fields, self.planes)
         asm.lanes = self.span  # what is loaded and stored; sums are `planes` times as wide
         with emit_stage(asm, self.fields) as (args, first, last, worker):
             zeros = args["scratch"] + worker * args["scratch_stride"]
@@ -103,11 +107,24 @@ class DepthwisePlanes:
                 PhaseTimer(args, self.profile).phase("multiplication"),
                 asm.loop(last, start=first, carry=place),
             ):
-                _Group(asm, self, args, masks, zeros, place["image"], place["group"]).emit()
+                group = _Group(asm, self, args, masks, zeros, place["image"], place["group"])
+                group.emit()
+                if self.epilogue.statistics:
+                    self._emit_sums(asm, args, place["image"], place["group"], group.targets[0])
                 after = place["group"] + 1
                 full = after.equals(groups)
                 place["group"] = asm.select(full, 0, after)
                 place["image"] = asm.select(full, place["image"] + 1, place["image"])
+
+    def _emit_sums(
+        self, asm: Assembler, args: Arguments, image: Value, group: Value, y: Value
+    ) -> None:
+        """Sum the planes that were stored at ``y``, each a piece of its own."""
+        channel = group * self.planes
+        channels = asm.minimum(args["out_channels"] - channel, self.planes)
+        place = image * args["sums_channels"] + channel
+        pixels = args["out_height"] * args["out_width"]
+        asm.call("sum_pixels", args.block, y, place, channels, pixels)
 
 
 class _Masks:

@@ -126,6 +126,9 @@ class _Emitter(GemmEmitter):
                 words = (args.block, weight, strip, *place, segment.depth)
                 self.call_tile((*words, block.image, state["sums"], begins, ends))
                 state["sums"] = state["sums"] + self.strip.width * self.panel
+        if self.kernel.epilogue.statistics:
+            with asm.when(segment.ends), asm.loop(last_panel, start=first_panel) as panel:
+                self.emit_sums(args, block, panel)
 
     def _emit_tile_function(self, tile: GemmTile) -> None:
         asm, kernel = self.asm, self.kernel

@@ -102,13 +102,12 @@ def emit_lane_sums(asm: Assembler, vectors: Sequence[Value]) -> Value:
     return left[0]
 
 
-def emit_sum_pixels(asm: Assembler, fields: Fields, *, together: bool = True) -> None:
+def emit_sum_pixels(asm: Assembler, fields: Fields, planes: int = _CHAINS) -> None:
     """Define ``sum_pixels``: the pieces of ``count`` consecutive pixels of ``channels`` planes.
 
     The first plane begins at ``y``, its first piece is summed at ``place`` of the sums; a piece has
-    ``sums_size`` pixels. ``together``: there are often several channels.
+    ``sums_size`` pixels. ``planes``, 1, 2 or 4, are summed side by side.
     """
-    planes = _CHAINS if together else 1
     with asm.function(
         "sum_pixels", block="pointer", y="pointer", place="index", channels="index", count="index"
     ) as (block, y, place, channels, count):

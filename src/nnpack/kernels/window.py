@@ -20,6 +20,7 @@ from nnpack.kernels.pixels import StoreRows, emit_scatter_functions
 from nnpack.kernels.rows import ROW_FIELDS, Region, emit_copy_rows, emit_tap_table
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.storage import emit_widen_function
+from nnpack.kernels.stored_sums import emit_sum_pixels
 from nnpack.kernels.weights import POINTER_KINDS
 from nnpack.problem import EpilogueKind, WeightStorage
 
@@ -146,6 +147,8 @@ class _Emitter:
             self._emit_tile_function(tile)
         if self.kernel.widens:
             emit_widen_function(self.asm)
+        if self.kernel.epilogue.statistics:
+            emit_sum_pixels(self.asm, self.kernel.fields)
         self._emit_copy_function()
         self._emit_stage()
 
@@ -234,6 +237,19 @@ class _Emitter:
             )
             with asm.loop(runs) as run:
                 self._emit_run(args, product, rows, strip, run)
+            if self.kernel.epilogue.statistics:
+                self._emit_sums(args, strip, n, region)
+
+    def _emit_sums(self, args: Arguments, all_: _Strip, n: Value, region: Region) -> None:
+        """Sum what was stored of the channels of a panel, in pieces of whole rows."""
+        size, pitch, height, width = args.load(
+            "sums_size", "sums_channels", "out_height", "out_width"
+        )
+        start, pieces = region.row * width, self.asm.ceil_div(height * width, size)
+        place = (n * pieces + start // size) * pitch + all_.channel
+        count = region.rows * width
+        words = all_.y + start, place, all_.channels, count
+        self.asm.call("sum_pixels", args.block, *words)
 
     def _row_step(self, args: Arguments) -> Value:
         """Pixels from one output row to the next: counted, if they are scattered when stored."""
