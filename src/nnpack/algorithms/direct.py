@@ -70,7 +70,9 @@ class Direct:
         return True
 
     def merges_statistics(self, problem: Problem, target: Target) -> bool:
-        """Where tasks store whole rows, one behind the other."""
+        """Where pixels stand in the lanes and tasks store whole rows, one behind the other."""
+        if self._turned(problem, target) is not None:
+            return False
         layout = _choose(problem, target).layout
         return is_dense(problem) and layout.block_columns == problem.out_width
 
