@@ -25,6 +25,19 @@ def product_seconds(problem: Problem, target: Target, steps: float) -> float:
     return max(arithmetic, traffic) + 0.2 * min(arithmetic, traffic)
 
 
+def packing_seconds(problem: Problem, target: Target) -> float:
+    """Seconds of one pass of packing over every patch."""
+    taps = problem.kernel[0] * problem.kernel[1]
+    images, rows = problem.batch * problem.groups, problem.out_height
+    pixels = rows * problem.out_width
+    # A run ends with its row or its strip, and on average fills half of its last vector.
+    runs = images * (rows + pixels / (2 * target.lanes))
+    vectors = images * pixels / target.lanes + runs / 2
+    # Loads, shuffles and stores of a vector of patches, and the start of every run.
+    depth = problem.group_in_channels * taps
+    return (3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps) / target.clock
+
+
 def tap_share(problem: Problem, block_rows: int) -> float:
     """Rows of taps that are multiplied, of all, when tasks are blocks of ``block_rows`` rows.
 

@@ -7,7 +7,7 @@ microkernel's panels and multiplies them while they are in cache (Chetlur et al.
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, Estimate, direct_error, is_dense
-from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
+from nnpack.algorithms.cost import packing_seconds, product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import (
     ALTERNATIVES,
     TileChoice,
@@ -53,22 +53,15 @@ class ImplicitGemm:
         """The product, the storing of its tiles, and one pass of packing over every patch."""
         depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
         choice = self._tile(problem, target)
-        images, rows = problem.batch * problem.groups, problem.out_height
-        pixels = rows * problem.out_width
-        # A run ends with its row or its strip, and on average fills half of its last vector.
-        runs = images * (rows + pixels / (2 * target.lanes))
-        vectors = images * pixels / target.lanes + runs / 2
-        # Loads, shuffles and stores of a vector of patches, and the start of every run.
-        taps = problem.kernel[0] * problem.kernel[1]
-        packing = 3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps
-        packing /= target.clock
         if takes_segments(problem, choice, target):
             share = min(1.0, rectangle_share(problem, choice, target))
         else:
             share = tap_share(problem, skipping_rows(problem))
-        stored = store_cycles(choice, rows * problem.out_width, problem.group_out_channels, target)
+        pixels = problem.out_height * problem.out_width
+        stored = store_cycles(choice, pixels, problem.group_out_channels, target)
         steps = choice.steps * depth * share + stored * target.multiply_adds_per_cycle
-        return Estimate(product_seconds(problem, target, steps) + packing, direct_error(depth))
+        seconds = product_seconds(problem, target, steps) + packing_seconds(problem, target)
+        return Estimate(seconds, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage."""

@@ -7,7 +7,7 @@ does with patches.
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, Estimate, direct_error, is_dense
-from nnpack.algorithms.cost import product_seconds
+from nnpack.algorithms.cost import packing_seconds, product_seconds
 from nnpack.algorithms.gemm_tiles import (
     ALTERNATIVES,
     TileChoice,
@@ -52,12 +52,15 @@ class Pointwise:
         return True
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
-        """The product, and the beginning and the storing of its tiles."""
+        """The product, the beginning and the storing of its tiles, and packing if it pools."""
         depth, choice = problem.group_in_channels, self._tile(problem, target)
         pixels = problem.height * problem.width
         stored = store_cycles(choice, pixels, problem.group_out_channels, target)
         steps = choice.steps * depth + stored * target.multiply_adds_per_cycle
-        return Estimate(product_seconds(problem, target, steps), direct_error(depth))
+        seconds = product_seconds(problem, target, steps)
+        if problem.epilogue.pool is not None:
+            seconds += packing_seconds(problem, target)
+        return Estimate(seconds, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage over each plane as a single row, or in pairs of rows."""
