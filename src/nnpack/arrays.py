@@ -24,6 +24,7 @@ __all__ = [
     "element_strides",
     "frozen_vector",
     "optional_vector",
+    "slice_stride",
     "undefined_moments",
     "with_unit_column_stride",
 ]
@@ -84,14 +85,16 @@ def check_out(
     inputs: Iterable[tuple[str, npt.NDArray[Any]]],
     *,
     in_place: bool | str = False,
+    slices: bool = False,
 ) -> Float32Array:
     """Return ``out``, into which a result of ``shape`` may be written while ``inputs`` are read.
 
     With ``in_place`` it may be an input itself, or the one of that name, element for element: for
-    operations that read each element of an input before they write that of the result.
+    operations that read each element of an input before they write that of the result. With
+    ``slices`` it may be some channels of a larger array, see `slice_stride`.
 
     Overlap is judged by the bounds of the memory, so that an input interleaved with ``out`` without
-    sharing an element is refused as well.
+    sharing an element is refused as well, unless both are channels of one array.
 
     Raises DtypeError when it is no float32 ndarray; ProblemError when it has another shape, is
     read-only, misaligned or not C-contiguous, or overlaps an input.
@@ -102,17 +105,45 @@ def check_out(
         raise DtypeError(f"out {kind} must be a numpy.ndarray of float32, or None")
     if out.shape != tuple(shape):
         raise ProblemError(f"out.shape={out.shape} must be {tuple(shape)}")
-    if not (out.flags.c_contiguous and out.flags.aligned and out.flags.writeable):
+    in_one_piece = out.flags.c_contiguous or (slices and slice_stride(out) is not None)
+    if not (in_one_piece and out.flags.aligned and out.flags.writeable):
         raise ProblemError(
             "out must be C-contiguous, aligned and writeable; "
             f"pass numpy.empty({tuple(shape)}, numpy.float32)"
         )
     for name, array in inputs:
         allowed = in_place is True or in_place == name
-        if np.may_share_memory(out, array) and not (allowed and are_same(out, array)):
+        if not np.may_share_memory(out, array) or (slices and _are_other_channels(out, array)):
+            continue
+        if not (allowed and are_same(out, array)):
             itself = f", or {name} itself" if allowed else ""
             raise ProblemError(f"out overlaps {name}; pass memory of its own{itself}")
     return out
+
+
+def slice_stride(array: object) -> int | None:
+    """Floats from one image to the next of an array that is some channels of a larger one.
+
+    None of anything else, dense arrays included: each image must be (C, H, W) in one piece.
+    """
+    if not isinstance(array, np.ndarray) or array.ndim != 4 or array.flags.c_contiguous:
+        return None
+    _, channels, height, width = array.shape
+    item = array.itemsize
+    stride, *inner = array.strides
+    if tuple(inner) != (item * height * width, item * width, item) or stride % item:
+        return None
+    return stride // item if stride >= item * channels * height * width else None
+
+
+def _are_other_channels(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether two slices of channels of one array have no channel in common."""
+    if slice_stride(a) is None or slice_stride(a) != slice_stride(b):
+        return False
+    places = [array.__array_interface__["data"][0] for array in (a, b)]
+    sizes = [array[0].nbytes for array in (a, b)]
+    ahead = (places[1] - places[0]) % a.strides[0]
+    return bool(sizes[0] <= ahead <= a.strides[0] - sizes[1])
 
 
 def are_same(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:

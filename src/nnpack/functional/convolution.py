@@ -15,12 +15,13 @@ from nnpack.arrays import (
     as_float32,
     element_strides,
     optional_vector,
+    slice_stride,
     undefined_moments,
     with_unit_column_stride,
 )
 from nnpack.epilogue import activation_arrays
 from nnpack.execution import Runnable
-from nnpack.functional.residual import placed_output
+from nnpack.functional.residual import placed_in, placed_output
 from nnpack.functional.running import packing_program, run
 from nnpack.functional.stating import kept
 from nnpack.planner import AnyProblem, check_algorithm
@@ -112,7 +113,8 @@ def conv2d(
     ``residual_position="after"`` to what it gives. ``pool``: `MaxPool` or `AveragePool` of 2x2
     values, 2 apart, an odd last row or column dropped. The weights are packed at every call:
     `Conv2d` packs them once.
-    Returns a C-contiguous array, or ``out``, which may be ``residual`` itself. With ``statistics``
+    Returns a C-contiguous array, or ``out``, which may be ``residual`` itself, or some channels of
+    a larger array, ``features[:, 16:32]``, whose other channels may be read. With ``statistics``
     returns ``(y, mean, variance)``: (O,) each, of all values of y in a channel, the variance biased
     (divided by their number); NaN of an empty batch. There is no pool then.
 
@@ -261,29 +263,36 @@ def _run_cold(
     given = operands.given
     shapes = tuple([(f"{name}_shape", array.shape) for name, array in given.items()])
     strides, values = element_strides(given["x"]), tuple(words.values())
-    known = statement, shapes, strides, tuple(words), wisdom.generation()
+    places = strides, slice_stride(out)
+    known = statement, shapes, places, tuple(words), wisdom.generation()
     # What can be looked up is neither stated nor planned again: 10 us of the time of a call.
     problem, program = kept(_prepare, (*known, resolve_num_threads(threads)), algorithm, *values)
     y, read = placed_output(problem, operands.read, out)
     moments = undefined_moments(problem.out_channels) if problem.epilogue.statistics else {}
     if program is not None:
         run(program, {**read, **moments, "y": y})
+    if out is not None and y is not out:
+        out[...] = y
+        y = out
     return (y, moments["mean"], moments["variance"]) if moments else y
 
 
 def _prepare(
     statement: Callable[..., AnyProblem],
     shapes: tuple[tuple[str, Any], ...],
-    strides: tuple[int, int, int],
+    places: tuple[tuple[int, int, int], int | None],
     names: tuple[str, ...],
     _generation: int,
     threads: int,
     algorithm: str,
     *values: Any,
 ) -> tuple[AnyProblem, Runnable | None]:
-    """The problem that ``statement`` makes of shapes and arguments, and its program if any."""
+    """The problem that ``statement`` makes of shapes and arguments, and its program if any.
+
+    ``places``: the strides of x, and that between the images of y if it is not dense.
+    """
     words = dict(zip(names, values, strict=True))
-    problem = statement(**dict(shapes), **words, x_strides=strides)
+    problem = placed_in(statement(**dict(shapes), **words, x_strides=places[0]), places[1])
     check_algorithm(algorithm)
     if problem.is_empty:
         return problem, None

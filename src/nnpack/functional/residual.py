@@ -6,14 +6,21 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nnpack.arrays import Float32Array, are_same, check_out
+from nnpack.arrays import Float32Array, are_same, check_out, slice_stride
+from nnpack.frozen import replace
 from nnpack.linear_problem import ProductProblem
 from nnpack.planner import AnyProblem
 from nnpack.problem import TransposedProblem
 from nnpack.runtime.memory import empty_output
 from nnpack.transposed import has_gaps
 
-__all__ = ["is_overwritten_early", "placed_output", "readable_residual"]
+__all__ = [
+    "is_overwritten_early",
+    "placed_in",
+    "placed_output",
+    "readable_residual",
+    "stores_slices",
+]
 
 
 def placed_output(
@@ -23,12 +30,18 @@ def placed_output(
 ) -> tuple[Float32Array, Mapping[str, Float32Array]]:
     """Where the result goes, and ``given`` with a residual that lies as the result does.
 
+    ``out`` may be channels of a larger array if the problem is of images; where its results cannot
+    be stored there, they go to an array of their own, of which the caller copies them.
+
     Raises ProblemError or DtypeError when ``out`` cannot be written while ``given`` is read.
     """
     if out is None:
         y = empty_output(problem.y_shape)
     else:
-        y = check_out(out, problem.y_shape, given.items(), in_place="residual")
+        slices = not isinstance(problem, ProductProblem)
+        y = check_out(out, problem.y_shape, given.items(), in_place="residual", slices=slices)
+        if slice_stride(y) is not None and not stores_slices(problem):
+            y = empty_output(problem.y_shape)
     if "residual" not in given:
         return y, given
     residual = readable_residual(given["residual"], y, is_overwritten_early(problem))
@@ -36,13 +49,31 @@ def placed_output(
 
 
 def readable_residual(residual: Float32Array, y: Float32Array, early: bool) -> Float32Array:
-    """``residual`` dense, as y is before a pool: itself, or a copy.
+    """``residual`` as y lies before a pool: itself, or a copy.
 
     Copied as well if it is ``y`` and some of y is written ``early``, before it is read.
     """
-    if early and are_same(y, residual):
-        return residual.copy()
-    return np.ascontiguousarray(residual)
+    if are_same(y, residual) and not early:
+        return residual
+    stride = slice_stride(y)
+    if stride is None:
+        return residual.copy("C") if early else np.ascontiguousarray(residual)
+    images = np.empty((len(y), stride), np.float32)[:, : residual[0].size]
+    copied = images.reshape(residual.shape, copy=False)
+    copied[...] = residual
+    return copied
+
+
+def placed_in(problem: AnyProblem, stride: int | None) -> AnyProblem:
+    """``problem`` with ``stride`` floats between the images of y, where it can store so."""
+    if stride is None or not stores_slices(problem):
+        return problem
+    return replace(problem, y_strides=(stride, *problem.y_strides[1:]))
+
+
+def stores_slices(problem: AnyProblem | ProductProblem) -> bool:
+    """Whether results are stored where ``out`` has them if that is channels of a larger array."""
+    return problem.epilogue.pool is None and not problem.epilogue.statistics
 
 
 def is_overwritten_early(problem: AnyProblem | ProductProblem) -> bool:

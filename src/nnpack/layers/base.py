@@ -20,6 +20,7 @@ from nnpack.arrays import (
     as_halves,
     check_out,
     optional_vector,
+    slice_stride,
     undefined_moments,
 )
 from nnpack.codegen.lock import llvm_lock
@@ -28,7 +29,7 @@ from nnpack.epilogue import activation_arrays
 from nnpack.errors import ProblemError
 from nnpack.execution import Program, Runnable, compile_stages
 from nnpack.frozen import replace
-from nnpack.functional.residual import readable_residual
+from nnpack.functional.residual import placed_in, readable_residual, stores_slices
 from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
@@ -44,8 +45,8 @@ _MAX_PROGRAMS = 64
 _MAX_FORMATS = 8
 _FLOAT32 = np.dtype(np.float32)
 
-_CallKey = tuple[tuple[int, ...], tuple[int, ...], int, bool]
-"""Shape and strides of x, threads, whether there is a residual."""
+_CallKey = tuple[tuple[int, ...], tuple[int, ...], int, bool, int | None]
+"""Shape and strides of x, threads, whether there is a residual, what `slice_stride` says of out."""
 
 
 class LayerProblem(Protocol):
@@ -64,11 +65,13 @@ class Prepared:
     """A program with everything it reads but x and a residual, and the shape of what it writes.
 
     ``overwrites_early``: some of y is written before the residual at the same place is read;
-    ``moments``: of how many channels mean and variance are found, 0 for none.
+    ``moments``: of how many channels mean and variance are found, 0 for none; ``in_slices``:
+    whether y may be channels of a larger array, as far apart as was asked.
     """
 
     __slots__ = (
         "addresses",
+        "in_slices",
         "keep",
         "moments",
         "overwrites_early",
@@ -88,7 +91,9 @@ class Prepared:
         overwrites_early: bool = False,
         residual_shape: tuple[int, ...] | None = None,
         moments: int = 0,
+        in_slices: bool = False,
     ) -> None:
+        self.in_slices = in_slices
         self.program = program
         self.plan = plan
         self.y_shape = y_shape
@@ -157,6 +162,8 @@ class Layer:
     """
 
     _weight_ndim: int
+    _takes_slices = False
+    """Whether ``out`` may be some channels of a larger array."""
 
     def __init__(
         self,
@@ -216,6 +223,8 @@ class Layer:
     ) -> Any:
         """The layer applied to ``x``: a new C-contiguous float32 array, or ``out``.
 
+        ``out`` is C-contiguous, or of a convolution some channels of such an array.
+
         A layer with ``statistics`` returns ``(y, mean, variance)``, y being that array.
 
         ``residual`` has the shape of the result (before a pool) and is added where the layer's
@@ -225,13 +234,14 @@ class Layer:
         """
         weights = self._weights
         prepared = None
+        stride = slice_stride(out) if self._takes_slices and out is not None else None
         if type(x) is np.ndarray and x.dtype == _FLOAT32:
             threads = self._threads or get_num_threads()
-            key = x.shape, x.strides, threads, residual is not None
+            key = x.shape, x.strides, threads, residual is not None, stride
             prepared = weights.prepared.get(key)
         if prepared is None or not x.flags.aligned:  # type: ignore[attr-defined]
             x = self._as_input(x)
-            prepared = self._prepare(weights, x, residual is not None)
+            prepared = self._prepare(weights, x, residual is not None, stride)
         added = None if residual is None else prepared.checked_residual(residual)
         if out is None:
             y = empty_output(prepared.y_shape)
@@ -239,7 +249,12 @@ class Layer:
             inputs: dict[str, Any] = {"x": x, **weights.arrays}
             if added is not None:
                 inputs["residual"] = added
-            y = check_out(out, prepared.y_shape, inputs.items(), in_place="residual")
+            slices = self._takes_slices
+            words: dict[str, Any] = {"in_place": "residual", "slices": slices}
+            y = check_out(out, prepared.y_shape, inputs.items(), **words)
+            if stride is not None and not prepared.in_slices:
+                dense = prepared.run(x, empty_output(y.shape), added)  # type: ignore[arg-type]
+                return _copied_to(y, dense)
         return prepared.run(x, y, added)  # type: ignore[arg-type]
 
     def update(self, weight: object, bias: object = None, *, scale: object = None) -> None:
@@ -262,7 +277,7 @@ class Layer:
 
         x = self._as_input(x)
         weights = self._weights
-        prepared = self._prepare(weights, x, False)
+        prepared = self._prepare(weights, x, False, None)
         phases = np.zeros(len(PHASES), np.int64)
         seconds = 0.0
         if prepared.program is not None and prepared.plan is not None:
@@ -305,15 +320,21 @@ class Layer:
                 arrays[name] = vector.copy()
         return Weights(arrays | activation_arrays(self._options.get("activation")))
 
-    def _prepare(self, weights: Weights, x: Float32Array, adds: bool) -> Prepared:
-        """What runs on such an ``x``, with a residual if it ``adds`` one."""
+    def _prepare(
+        self, weights: Weights, x: Float32Array, adds: bool, stride: int | None
+    ) -> Prepared:
+        """What runs on such an ``x``, with a residual if it ``adds`` one.
+
+        With a ``stride`` between the images of y, where it can be stored so.
+        """
         threads = self._threads or get_num_threads()
-        key = x.shape, x.strides, threads, adds
+        key = x.shape, x.strides, threads, adds, stride
         with self._lock:
             prepared = weights.prepared.get(key)
             if prepared is None:
                 problem: Any = self._problem(weights, x.shape, x)
                 problem = self._adding(problem) if adds else problem
+                problem = placed_in(problem, stride)
                 prepared = self._make_prepared(weights, problem, threads)
                 weights.prepared[key] = prepared
                 if len(weights.prepared) > _MAX_PROGRAMS:  # calls take no lock, so the oldest goes
@@ -339,7 +360,8 @@ class Layer:
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
         keep, early = (packed, weights.arrays), self._is_overwritten_early(problem)
-        return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape, moments)
+        slices = self._takes_slices and stores_slices(problem)
+        return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape, moments, slices)
 
     def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
         """The weights packed as ``form`` says; at most a few formats are kept."""
@@ -357,6 +379,15 @@ class Layer:
             for key in [k for k, prepared in weights.prepared.items() if evicted in prepared.keep]:
                 del weights.prepared[key]
         return packed
+
+
+def _copied_to(y: Float32Array, dense: Any) -> Any:
+    """The result of a call, ``dense`` or with moments, with y in its place."""
+    if isinstance(dense, tuple):
+        y[...] = dense[0]
+        return y, *dense[1:]
+    y[...] = dense
+    return y
 
 
 def _frozen(value: object) -> object:

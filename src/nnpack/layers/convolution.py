@@ -52,6 +52,7 @@ class _ConvolutionLayer(Layer):
     """What forward and transposed layers share: the choice of an algorithm, and tuning."""
 
     _weight_ndim = 4
+    _takes_slices = True
 
     def __init__(
         self,
