@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import statistics
 import time
 from collections.abc import Callable
 
@@ -108,10 +107,6 @@ def _seconds(run: Run, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _quartile(times: list[float]) -> float:
-    return statistics.quantiles(times, n=4)[0]
-
-
 def _measure(contest: Contest, rounds: int) -> tuple[float, list[str]]:
     """Milliseconds of the bare layer, and the cells of the epilogues."""
     start = time.perf_counter()
@@ -130,10 +125,10 @@ def _measure(contest: Contest, rounds: int) -> tuple[float, list[str]]:
             merged[name].append(_seconds(run, repeats))
             contest.bare()
             passes[name].append(_seconds(alone[name], 1))
-    whole = _quartile(bare)
+    whole = min(bare)
     cells = []
     for name in fused:
-        extra, alone_for = _quartile(merged[name]) - whole, _quartile(passes[name])
+        extra, alone_for = min(merged[name]) - whole, min(passes[name])
         second = f"{extra / alone_for:.2f}"
         if name == "residual":
             second = f"{100 * (extra - alone_for) / whole:.1f} %"

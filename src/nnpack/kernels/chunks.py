@@ -137,13 +137,16 @@ class _ColumnChunk(_Chunk):
 
     def sum(self, element: Element) -> Value:
         """The sum over the chunk, of each channel."""
-        image = self.number * self.args["images"]
-        total = {0: self.asm.zeros()}
-        stop = self.asm.minimum(self.args["batch"], image + self.args["images"])
-        with self.asm.loop(stop, start=image, carry=total) as row:
-            offset = row * self.args["channels"] + self.channel
-            total[0] = total[0] + element(offset, self.mask)
-        return total[0]
+        asm, image, channels = self.asm, self.number * self.args["images"], self.args["channels"]
+        sums = {n: asm.zeros() for n in range(_UNROLL)}
+        stop = asm.minimum(self.args["batch"], image + self.args["images"])
+        several = image + (stop - image) // _UNROLL * _UNROLL
+        with asm.loop(several, start=image, step=_UNROLL, carry=sums) as row:
+            for n in range(_UNROLL):
+                sums[n] = sums[n] + element((row + n) * channels + self.channel, self.mask)
+        with asm.loop(stop, start=several, carry=sums) as row:
+            sums[0] = sums[0] + element(row * channels + self.channel, self.mask)
+        return (sums[0] + sums[1]) + (sums[2] + sums[3])
 
     def load_first(self, x: Value) -> Value:
         """The first numbers of the channels."""
