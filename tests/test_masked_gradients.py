@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 import nnpack
-from nnpack.algorithms import output_gradient
+from nnpack import gradient_planner, planner
 from nnpack.codegen.target import Target, host_target
-from nnpack.epilogue import Epilogue
+from nnpack.epilogue import ChannelSlopes, Epilogue
 from nnpack.execution import Program
 from nnpack.geometry import Shape, dense_strides
 from nnpack.gradient_planner import plan_weight_gradient
@@ -37,7 +37,7 @@ def _masking(shape: Shape) -> OutputGradientProblem:
     strides = dense_strides(shape)[:2]
     return OutputGradientProblem(
         shape=shape,
-        activation=nnpack.Relu(0.5),
+        activation=ChannelSlopes(),
         grad_strides=strides,
         output_strides=strides,
         masked=True,
@@ -98,16 +98,16 @@ def test_blocks_of_images_give_the_same_within_bounds(
     shape = _plan(kind, target, 1)[1]
     grad, y = rng.standard_normal((2, *shape), np.float32)
     expected = _expected(kind, np.where(y > 0, grad, grad / 2), x, weight) + 3.0
-    # Two images are a block.
-    image_bytes = grad[0].nbytes
-    monkeypatch.setattr(output_gradient, "CACHE_SHARE", target.caches.l3 // (2 * image_bytes + 4))
+    two_images = 2 * grad[0].nbytes
+    monkeypatch.setattr(planner, "input_block_bytes", lambda _: two_images)
+    monkeypatch.setattr(gradient_planner, "weight_block_bytes", lambda _: two_images)
     plan, _ = _plan(kind, target, 3)
     stages, workspace_bytes = packed_in_workspace(plan)
     assert sum("OutputGradient" in type(s.kernel).__name__ for s in stages) == 3
     program = Program(stages, target, 3, 0)
 
     def check(side: Side) -> None:
-        given = {"grad_output": grad, "output": y}
+        given = {"grad_output": grad, "output": y, "slopes": np.full(shape[1], 0.5, np.float32)}
         given |= {"weight": weight} if "input" in kind else {}
         if "weight" in kind:
             given["grad" if "transposed" in kind else "x"] = x

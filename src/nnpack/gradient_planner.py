@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate
-from nnpack.algorithms.output_gradient import plan_masked
-from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
+from nnpack.algorithms.output_gradient import plan_masked, weight_block_bytes
+from nnpack.algorithms.weight_gradient_base import MergingGradient, WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_table import (
     WEIGHT_GRADIENT_ALGORITHMS,
     find_gradient_algorithms,
 )
 from nnpack.codegen.target import Target
+from nnpack.epilogue import ChannelSlopes
 from nnpack.errors import AlgorithmError
 from nnpack.explanation import Candidate, Explanation
 from nnpack.frozen import replace
@@ -50,7 +51,31 @@ def plan_weight_gradient(
     chosen = _choose(problem, algorithm, target)
     if problem.masking is None:
         return chosen.build(problem, target, threads)
+    if _merges(chosen, problem, target):
+        return chosen.build(_reading_both(problem), target, threads)
     return _plan_masked(problem, chosen, target, threads)
+
+
+def _merges(
+    chosen: WeightGradientAlgorithm, problem: WeightGradientProblem, target: Target
+) -> bool:
+    """Whether the gradient is masked where it is loaded.
+
+    Not with slopes of each channel, nor x in the place of a gradient, which is loaded many times.
+    """
+    masking = problem.masking
+    assert masking is not None
+    if problem.masks_x or isinstance(masking.activation, ChannelSlopes):
+        return False
+    if masking.grad_strides != masking.output_strides or not isinstance(chosen, MergingGradient):
+        return False
+    return chosen.merges_activation(problem, target)
+
+
+def _reading_both(problem: WeightGradientProblem) -> WeightGradientProblem:
+    """``problem`` with the strides of what is to be masked, for kernels that do so."""
+    assert problem.masking is not None
+    return replace(problem, grad_strides=problem.masking.grad_strides)
 
 
 def _plan_masked(
@@ -67,7 +92,8 @@ def _plan_masked(
         block = replace(problem, forward=forward, accumulate=adds, masking=None)
         return chosen.build(block, target, threads)
 
-    return plan_masked(problem.masking, plan_of, slot, {other: FLOAT_BYTES * stride}, target)
+    strides = {other: FLOAT_BYTES * stride}
+    return plan_masked(problem.masking, plan_of, slot, strides, weight_block_bytes(target))
 
 
 def explain_weight_gradient(

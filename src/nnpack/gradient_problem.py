@@ -20,7 +20,8 @@ class WeightGradientProblem:
     images n and outputs (i, j) of ``forward``, whose epilogue and output strides do not matter.
     ``grad_strides`` are those of (n, k), in elements; the pixels of a plane of grad are
     consecutive. With ``accumulate`` the sums are added to what gw holds. With ``masking`` grad, or
-    x if ``masks_x``, is what that gives, and its strides are dense.
+    x if ``masks_x``, is what that gives, and its strides are dense; an algorithm that masks what it
+    loads is given the strides of what is masked.
     """
 
     forward: Problem

@@ -24,7 +24,7 @@ from nnpack.algorithms.following import (
     following_passes,
     with_following_passes,
 )
-from nnpack.algorithms.output_gradient import plan_masked
+from nnpack.algorithms.output_gradient import input_block_bytes, plan_masked
 from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
 from nnpack.algorithms.table import (
     algorithm_names,
@@ -157,7 +157,9 @@ def make_masked_plan(
         return plan_choice(replace(problem, batch=images), chosen, target, threads)
 
     y_bytes = FLOAT_BYTES * problem.y_strides[0]
-    return plan_masked(masking, plan_of, "x", {"y": y_bytes, "residual": y_bytes}, target)
+    return plan_masked(
+        masking, plan_of, "x", {"y": y_bytes, "residual": y_bytes}, input_block_bytes(target)
+    )
 
 
 def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: int) -> Plan:

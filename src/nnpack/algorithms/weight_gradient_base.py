@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from nnpack.algorithms.base import Estimate
+from nnpack.algorithms.base import FLOAT_BYTES, Estimate
 from nnpack.codegen.target import Target
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.plan import Argument, Plan, Slot, WeightFormat
+from nnpack.problem import ActivationKind
 
 NO_WEIGHTS = WeightFormat((), 0, ())
 
@@ -27,6 +28,32 @@ class WeightGradientAlgorithm(Protocol):
 
     def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
         """The plan for at most ``threads`` threads; slots x, grad and y (the gradient)."""
+
+
+@runtime_checkable
+class MergingGradient(Protocol):
+    """An algorithm that can mask the gradient where it loads it."""
+
+    def merges_activation(self, problem: WeightGradientProblem, target: Target) -> bool:
+        """Whether it does so for ``problem``, which it does not refuse."""
+
+
+def merged_activation(problem: WeightGradientProblem) -> ActivationKind | None:
+    """The activation that the gradient is behind, for kernels that mask what they load."""
+    masking = problem.masking
+    return None if masking is None or masking.activation is None else masking.activation.kind
+
+
+def masked_load_words(problem: WeightGradientProblem, channel: int) -> dict[str, Argument]:
+    """The words of `kernels.masked_load`; ``channel`` is the first of the gradient that is read."""
+    masking = problem.masking
+    if masking is None or masking.activation is None:
+        return {}
+    from nnpack.kernels.activations import ACTIVATIONS
+
+    names = ACTIVATIONS[masking.activation.kind].parameters
+    output = Slot("output", FLOAT_BYTES * channel * problem.grad_strides[1])
+    return {"output": output, **dict(zip(names, masking.activation.parameters, strict=True))}
 
 
 def gradient_arguments(problem: WeightGradientProblem) -> dict[str, Argument]:

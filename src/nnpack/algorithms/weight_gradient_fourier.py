@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate
-from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS
+from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS, merged_activation
 from nnpack.algorithms.weight_gradient_tiles import (
     MAX_GROUPS,
     Kernels,
@@ -53,6 +53,10 @@ class WeightGradientFourier:
             return f"needs a kernel of 2 to {self.n} taps, got {kh}x{kw}"
         return None
 
+    def merges_activation(self, problem: WeightGradientProblem, target: Target) -> bool:
+        """Always, as it transforms the gradient."""
+        return True
+
     def estimate(self, problem: WeightGradientProblem, target: Target) -> Estimate:
         """Products, transforms of both sides, and the sums read and written for every block."""
         tiling = self._tiling(problem)
@@ -67,8 +71,11 @@ class WeightGradientFourier:
 
         shape, tiling = self._shape(problem), self._tiling(problem)
         blocking = choose_blocking(problem, tiling, target)
+        activation = merged_activation(problem)
         kernels = Kernels(
-            lambda gradient: TransformFourierTiles(shape, gradient),
+            lambda gradient: TransformFourierTiles(
+                shape, gradient, activation if gradient else None
+            ),
             lambda nv: InverseFourierTransform(shape, nv, problem.accumulate),
         )
         return Plan(

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, direct_error, round_up
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
-from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS, gradient_arguments
+from nnpack.algorithms.weight_gradient_base import (
+    NO_WEIGHTS,
+    gradient_arguments,
+    masked_load_words,
+    merged_activation,
+)
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.geometry import Pair
@@ -63,6 +68,10 @@ class WeightGradientGemm:
         """Never refuses."""
         return None
 
+    def merges_activation(self, problem: WeightGradientProblem, target: Target) -> bool:
+        """Always, as it turns the gradient."""
+        return True
+
     def estimate(self, problem: WeightGradientProblem, target: Target) -> Estimate:
         """The product, passes of packing every patch and turning each gradient, and the store."""
         blocking, lanes = _blocking(problem, target), target.lanes
@@ -112,7 +121,8 @@ def _product(problem: WeightGradientProblem, blocking: _Blocking) -> WeightGradi
     stride = forward.stride[1] if forward.stride[1] <= MAX_SHUFFLED_STRIDE else None
     pointwise = forward.kernel == (1, 1) and forward.stride == (1, 1)
     ahead = ceil_div(blocking.tile.mr, blocking.out_panels) if pointwise else 0
-    return WeightGradientProduct(blocking.tile, blocking.block, stride, ahead)
+    activation = merged_activation(problem)
+    return WeightGradientProduct(blocking.tile, blocking.block, stride, ahead, activation)
 
 
 def _parts(forward: Problem, blocking: _Blocking, target: Target, room: int) -> list[_Part]:
@@ -159,6 +169,7 @@ def _stages(
     words = gradient_arguments(problem) | {
         "x": Slot("x", FLOAT_BYTES * channel * problem.x_strides[1]),
         "grad": Slot("grad", FLOAT_BYTES * output * problem.grad_strides[1]),
+        **masked_load_words(problem, output),
         "y": Slot("y", FLOAT_BYTES * output * problem.rows),
         "groups": part.groups,
         "group_out_channels": part.outputs,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from nnpack.algorithms.base import FLOAT_BYTES, ceil_div, round_up
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.gemm_tiles import relative_rate
+from nnpack.algorithms.weight_gradient_base import masked_load_words
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.geometry import Pair
@@ -324,6 +325,7 @@ def _gradient_words(problem: WeightGradientProblem, part: _Part) -> dict[str, Ar
     channel = part.group * forward.group_out_channels + part.output
     return {
         "x": Slot("grad", FLOAT_BYTES * channel * grad_c),
+        **masked_load_words(problem, channel),
         "x_n": grad_n,
         "x_c": grad_c,
         "x_h": dense_strides(forward.y_shape)[2],

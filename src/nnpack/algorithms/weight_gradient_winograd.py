@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate
-from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS
+from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS, merged_activation
 from nnpack.algorithms.weight_gradient_tiles import (
     MAX_GROUPS,
     Kernels,
@@ -52,6 +52,10 @@ class WeightGradientWinograd:
             return f"needs a dilation no larger than the output, got {forward.dilation}"
         return None
 
+    def merges_activation(self, problem: WeightGradientProblem, target: Target) -> bool:
+        """Where columns of a tile are loaded a register's width at a time."""
+        return problem.forward.dilation[1] <= MAX_LOADED_STEP
+
     def estimate(self, problem: WeightGradientProblem, target: Target) -> Estimate:
         """Products, transforms of both sides, and the sums read and written for every block."""
         shape, tiling = self._shape(problem), self._tiling(problem)
@@ -67,8 +71,9 @@ class WeightGradientWinograd:
 
         shape, tiling = self._shape(problem), self._tiling(problem)
         blocking = choose_blocking(problem, tiling, target)
+        activation = merged_activation(problem)
         kernels = Kernels(
-            lambda gradient: TransformTiles(shape, gradient),
+            lambda gradient: TransformTiles(shape, gradient, activation if gradient else None),
             lambda nv: InverseTransform(shape, nv, problem.accumulate),
         )
         return Plan(

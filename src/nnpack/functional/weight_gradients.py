@@ -78,7 +78,9 @@ def conv2d_weight_gradient(
     problem = WeightGradientProblem(
         forward=forward, grad_strides=strides[:2], accumulate=accumulate, masking=stated_masking
     )
-    return _run(planner, problem, arrays | {"x": x}, threads, result)
+    # Whoever masks what it loads reads the gradient itself.
+    given = {"grad": arrays.get("grad_output", grad_output)} | arrays | {"x": x}
+    return _run(planner, problem, given, threads, result)
 
 
 def conv_transpose2d_weight_gradient(

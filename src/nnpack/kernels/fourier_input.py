@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
+from nnpack.kernels.masked_load import MaskedLoad
 from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_load_transposed, padded_columns
 from nnpack.maths.program import LinearProgram
+from nnpack.problem import ActivationKind
 
 
 class InputTransform:
@@ -21,10 +23,19 @@ class InputTransform:
     """
 
     def __init__(
-        self, asm: Assembler, shape: FourierShape, fields: Fields, gradient: bool = False
+        self,
+        asm: Assembler,
+        shape: FourierShape,
+        fields: Fields,
+        gradient: bool = False,
+        activation: ActivationKind | None = None,
     ) -> None:
-        """``gradient``: tiles are of m x m gradients, zeros behind them, and V what kernels are."""
+        """``gradient``: tiles are of m x m gradients, zeros behind them, and V what kernels are.
+
+        ``activation``: which x is behind; `masked_load` has its words.
+        """
         self.asm = asm
+        self.activation = activation
         self.shape = shape
         self.fields = fields
         self.side = shape.gradient if gradient else shape.input
@@ -49,6 +60,7 @@ class InputTransform:
             last="index",
         ) as (block, x, v, start, count, first, last):
             args = Arguments(asm, block, self.fields)
+            self.load = MaskedLoad(asm, self.activation, args, "x")
             offsets = asm.local_words(lanes)
             buffer = asm.local_floats(self.n_h * self.row_floats)
             with asm.loop(last, start=first) as c:
@@ -112,8 +124,8 @@ class InputTransform:
                 if q + width == self.reach:
                     # The next tile's part of the row: a third of the time on large images, where
                     # 16 channels by 16 rows are more streams than the hardware follows.
-                    asm.prefetch(pointer, self.reach + self.shape.m[1] - 1)
-                return asm.load(pointer, q, mask=mask, lanes=width)
+                    self.load.prefetch(pointer, self.reach + self.shape.m[1] - 1)
+                return self.load(pointer, q, mask=mask, lanes=width)
 
             columns += emit_load_transposed(asm, self.width, load_row)
         program = self.side.row

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile, emit_rank_one
+from nnpack.kernels.masked_load import MaskedLoad, masked_load_fields
 from nnpack.kernels.packing import StridedLoad
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transpose import emit_load_transposed
+from nnpack.problem import ActivationKind
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Index, Mask, Value
@@ -72,18 +74,20 @@ class WeightGradientProduct:
 
     ``ahead``: rows of the next panel of X that each product asks for; for 1x1 kernels, each of
     whose rows is read once. No hardware prefetcher follows the many planes, and without it memory
-    waits for arithmetic (1x1 256->64 @56, batch 16: 81 GFLOP/s).
+    waits for arithmetic (1x1 256->64 @56, batch 16: 81 GFLOP/s). ``activation``: which the
+    gradients are behind.
     """
 
     tile: GemmTile
     block: int
     stride_w: int | None
     ahead: int = 0
+    activation: ActivationKind | None = None
 
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return dict(_FIELDS)
+        return {**_FIELDS, **masked_load_fields(self.activation)}
 
     def row_floats(self, lanes: int) -> int:
         """Floats from one row of a panel of X to the next; rows overrun by up to a vector."""
@@ -213,6 +217,7 @@ class _Emitter:
             count="index",
         ) as (block, grad, to, start, count):
             args = Arguments(asm, block, self.kernel.fields)
+            load = MaskedLoad(asm, self.kernel.activation, args, "grad")
             offsets = asm.local_words(lanes)
             with asm.loop(args["out_panels"] * self.tile.nv) as vector:
                 # Beyond the last channel the last one stands again, for sums that nobody reads.
@@ -221,12 +226,19 @@ class _Emitter:
                     asm.store_index(k * args["grad_c"], offsets, lane)
                 panel, place = vector // self.tile.nv, vector % self.tile.nv
                 target = to + panel * self.panel + place * lanes
-                self._emit_turn_images(args, grad, target, offsets, start, count)
+                self._emit_turn_images(args, load, grad, target, offsets, start, count)
                 for step in range(lanes):
                     asm.store(asm.zeros(), target + (count + step) * self.width)
 
     def _emit_turn_images(
-        self, args: Arguments, grad: Value, to: Value, offsets: Value, start: Value, count: Value
+        self,
+        args: Arguments,
+        load: MaskedLoad,
+        grad: Value,
+        to: Value,
+        offsets: Value,
+        start: Value,
+        count: Value,
     ) -> None:
         """One vector of channels: what the block has of each image."""
         asm = self.asm
@@ -237,9 +249,11 @@ class _Emitter:
             source = grad + n * args["grad_n"] + (low - n * pixels)
             target = to + (low - start) * self.width
             with asm.loop(length, step=asm.lanes) as p:
-                self._emit_turn(source + p, target + p * self.width, offsets, length - p)
+                self._emit_turn(load, source + p, target + p * self.width, offsets, length - p)
 
-    def _emit_turn(self, source: Value, target: Value, offsets: Value, count: Value) -> None:
+    def _emit_turn(
+        self, load: MaskedLoad, source: Value, target: Value, offsets: Value, count: Value
+    ) -> None:
         """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread."""
         asm, lanes = self.asm, self.asm.lanes
         whole = asm.compare(">=", count, lanes)
@@ -247,7 +261,7 @@ class _Emitter:
         def turn(mask: Value | None) -> None:
             def load_row(lane: int, width: int) -> Value:
                 place = source + asm.load_index(offsets, lane)
-                return asm.load(place, mask=mask, lanes=width)
+                return load(place, mask=mask, lanes=width)
 
             for step, value in enumerate(emit_load_transposed(asm, lanes, load_row)):
                 asm.store(value, target, step * self.width)

@@ -19,10 +19,12 @@ from nnpack.kernels.gradient_tiles import (
     emit_inverse_stage,
     emit_transform_stage,
 )
+from nnpack.kernels.masked_load import masked_load_fields
 from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
 from nnpack.kernels.winograd_shape import TileShape
+from nnpack.problem import ActivationKind
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
@@ -32,22 +34,24 @@ if TYPE_CHECKING:
 class TransformTiles:
     """The stage that fills V from x, or with ``gradient`` H from the gradients, for one block.
 
-    A task is a block of channels and ``task_tiles`` tiles. ``x`` is what is transformed.
+    A task is a block of channels and ``task_tiles`` tiles. ``x`` is what is transformed, and
+    ``activation`` what it is behind.
     """
 
     shape: TileShape
     gradient: bool
+    activation: ActivationKind | None = None
 
     @property
     def fields(self) -> Fields:
         """The argument words."""
-        return TRANSFORM_FIELDS
+        return {**TRANSFORM_FIELDS, **masked_load_fields(self.activation)}
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
         from nnpack.kernels.winograd_input import InputTransform
 
-        InputTransform(asm, self.shape, self.fields, self.gradient).emit()
+        InputTransform(asm, self.shape, self.fields, self.gradient, self.activation).emit()
         emit_transform_stage(asm, self.fields)
 
 

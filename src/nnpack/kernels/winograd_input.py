@@ -16,22 +16,33 @@ from __future__ import annotations
 
 from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 from nnpack.frozen import dataclass
+from nnpack.kernels.masked_load import MaskedLoad
 from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_load_transposed, padded_columns
 from nnpack.kernels.winograd_shape import PREFETCH_COLUMNS, TileShape
 from nnpack.maths.program import linear_program
+from nnpack.problem import ActivationKind
 
 
 class InputTransform:
     """Emits ``transform_input`` for a block of tiles and channel blocks first .. last."""
 
     def __init__(
-        self, asm: Assembler, shape: TileShape, fields: Fields, gradient: bool = False
+        self,
+        asm: Assembler,
+        shape: TileShape,
+        fields: Fields,
+        gradient: bool = False,
+        activation: ActivationKind | None = None,
     ) -> None:
-        """``gradient``: tiles are of m x m gradients, and V = G d G^T with the G of F(r, m)."""
+        """``gradient``: tiles are of m x m gradients, and V = G d G^T with the G of F(r, m).
+
+        ``activation``: which x is behind; `masked_load` has its words.
+        """
         self.asm = asm
+        self.activation = activation
         self.shape = shape
         self.fields = fields
         self.t_h, self.t_w = shape.t
@@ -64,6 +75,7 @@ class InputTransform:
             last="index",
         ) as (block, x, v, start, count, first, last):
             args = Arguments(asm, block, self.fields)
+            self.load = MaskedLoad(asm, self.activation, args, "x")
             mixed = self.shape.strided and not self.shape.separated
             channels = VirtualChannels(asm, args, mixed)
             buffer = asm.local_floats(self.phases * self.n_h * self.t_w * lanes)
@@ -173,8 +185,8 @@ class InputTransform:
                 mask = bounds.mask(channels.row(lane), channels.column(lane), q, width)
             pointer = row + channels.offset(lane)
             if bounds is None and q == 0:
-                asm.prefetch(pointer, self.reach + PREFETCH_COLUMNS)
-            return asm.load(pointer, q, mask=mask, lanes=width)
+                self.load.prefetch(pointer, self.reach + PREFETCH_COLUMNS)
+            return self.load(pointer, q, mask=mask, lanes=width)
 
         return emit_load_transposed(asm, width, load_row)
 
