@@ -140,6 +140,7 @@ class Depthwise:
             problem.stride[1],
             problem.dilation[1] == 1,
             choice.lanes,
+            _rest_lanes(problem, choice),
             choice.walks,
             problem.epilogue.kind,
         )
@@ -152,7 +153,7 @@ class Depthwise:
             "spacing": choice.spacing,
         }
         tasks = problem.batch * problem.out_channels * choice.bands
-        arguments = {**_arguments(problem), **_inner_columns(problem, choice), **words}
+        arguments = {**_arguments(problem), **_parted_columns(problem, choice), **words}
         return Plan(
             algorithm=self.name,
             stages=(Stage(kernel, tasks, arguments),),
@@ -225,12 +226,16 @@ def _cycles(choice: _Choice) -> float:
 def _with_cycles(problem: Problem, target: Target, choice: _Choice, band_rows: int) -> _Choice:
     """Cycles of one output plane."""
     blocks = choice.bands * choice.spacing * ceil_div(band_rows, choice.rows * choice.spacing)
-    tiles = blocks * ceil_div(problem.out_width, choice.lanes)
+    tiles = ceil_div(problem.out_width, choice.lanes)
     if choice.walks:
-        rows = blocks * _in_rows(problem, choice)
-        cycles = tiles * _walking_cycles(problem, target, choice) + 4.0 * rows
+        rows = _in_rows(problem, choice)
+        cycles = blocks * (tiles * _walking_cycles(problem, target, choice) + 4.0 * rows)
     else:
-        cycles = tiles * _standing_cycles(problem, target, choice)
+        cycles = blocks * tiles * _standing_cycles(problem, target, choice)
+        rest = replace(choice, lanes=_rest_lanes(problem, choice))
+        if rest.lanes < choice.lanes:
+            whole = cycles / tiles
+            cycles += blocks * _standing_cycles(problem, target, rest) - whole
     return replace(choice, cycles=cycles + 60)
 
 
@@ -288,6 +293,23 @@ def _walking_cycles(problem: Problem, target: Target, choice: _Choice) -> float:
     spilled = max(0, carried + kept + rows + 9 - target.registers)
     turned = in_rows * max(1.0, 2.6 * kw - 4.4) * wide
     return arithmetic + turned + 4.0 * spilled + 8
+
+
+def _rest_lanes(problem: Problem, choice: _Choice) -> int:
+    """Lanes of the vectors of the last columns: half where that is enough.
+
+    A vector of eight lanes takes half the time of one of sixteen, but that of one of four.
+    """
+    half, rest = choice.lanes // 2, problem.out_width % choice.lanes
+    return half if 0 < rest <= half and half >= 8 and not choice.walks else choice.lanes
+
+
+def _parted_columns(problem: Problem, choice: _Choice) -> dict[str, Argument]:
+    """Where output columns are inside the image, and where narrower vectors begin."""
+    rest = problem.out_width
+    if _rest_lanes(problem, choice) < choice.lanes:
+        rest = rest // choice.lanes * choice.lanes
+    return {**_inner_columns(problem, choice), "rest_first": rest}
 
 
 def _inner_columns(problem: Problem, choice: _Choice) -> dict[str, Argument]:

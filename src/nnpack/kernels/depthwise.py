@@ -50,6 +50,7 @@ _FIELDS = {
             "out_width",
             "inner_first",
             "inner_last",
+            "rest_first",
             "stride_h",
             "dilation_h",
             "dilation_w",
@@ -77,7 +78,8 @@ class DepthwiseConvolution:
     ``row_step``: how far they are apart in input rows, in units of the dilation. ``spaced``: they
     are ``spacing`` output rows apart, else they follow each other.
     ``adjacent``: the horizontal dilation is 1. ``lanes``: pixels in a vector, which may be fewer
-    than the target has. ``walks``: tiles follow each other from left to right, each keeping what
+    than the target has; from column ``rest_first`` on ``rest_lanes``, where these are fewer.
+    ``walks``: tiles follow each other from left to right, each keeping what
     the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds. Where the epilogue
     pools, ``rows``, rows of outputs and those of bands are even, and tiles not spaced.
     """
@@ -89,6 +91,7 @@ class DepthwiseConvolution:
     stride_w: int
     adjacent: bool
     lanes: int
+    rest_lanes: int
     walks: bool
     epilogue: EpilogueKind
     profile: bool = False
@@ -124,11 +127,10 @@ class DepthwiseConvolution:
         asm.lanes = (
             self.lanes
         )  # all vectors of this kernel, which may be narrower than the target's
-        for edge in (False, True):
-            if not self.walks:
-                _emit_columns_function(asm, self, edge)
         if self.walks:
             _emit_walk_function(asm, self)
+        else:
+            self._emit_columns_functions(asm)
         with emit_stage(asm, self.fields) as (args, first, last, worker):
             zeros = args["scratch"] + worker * args["scratch_stride"] + ZEROS_MARGIN
             with asm.loop(args["width"], step=self.lanes) as v:
@@ -141,15 +143,19 @@ class DepthwiseConvolution:
                         _emit_sums(asm, args, place)
                     _emit_advance(asm, args, place)
 
+    def _emit_columns_functions(self, asm: Assembler) -> None:
+        for name in ("inner_columns", "edge_columns"):
+            _emit_columns_function(asm, self, name)
+        if self.rest_lanes < self.lanes:
+            asm.lanes = self.rest_lanes
+            _emit_columns_function(asm, self, "rest_columns")
+            asm.lanes = self.lanes
+
 
 _BAND_WORDS: Mapping[str, Any] = {
     **dict.fromkeys(("block", "x", "y", "weight", "zeros"), "pointer"),
     **dict.fromkeys(("image", "channel", "first", "rows", "left", "right"), "index"),
 }
-
-
-def _name(edge: bool) -> str:
-    return "edge_columns" if edge else "inner_columns"
 
 
 _COUNTERS = ("band", "copy", "channel", "image")
@@ -210,23 +216,30 @@ def _emit_task(
     if kernel.walks:
         asm.call("walk", *words, inner_last, right)
         return
-    for edge, begin, end in (
-        (False, inner_first, inner_last),
-        (True, asm.index(0), inner_first),
-        (True, inner_last, right),
-    ):
+    last = args["rest_first"] if kernel.rest_lanes < kernel.lanes else right
+    parts = [
+        ("inner_columns", inner_first, inner_last),
+        ("edge_columns", asm.index(0), inner_first),
+        ("edge_columns", inner_last, last),
+    ]
+    if kernel.rest_lanes < kernel.lanes:
+        parts.append(("rest_columns", last, right))
+    for name, begin, end in parts:
         with asm.when(begin < end):
-            asm.call(_name(edge), *words, begin, end)
+            asm.call(name, *words, begin, end)
 
 
-def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, edge: bool) -> None:
-    """Define the function for output columns ``left .. right`` of a band of rows."""
-    with asm.function(_name(edge), **_BAND_WORDS) as (block, *rest, left, right):
+def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, name: str) -> None:
+    """Define the function for output columns ``left .. right`` of a band of rows.
+
+    All but the inner ones may need masks.
+    """
+    with asm.function(name, **_BAND_WORDS) as (block, *rest, left, right):
         x, y, weight, zeros, image, channel, first, rows = rest
         args = Arguments(asm, block, kernel.fields)
         band = _Band(asm, kernel, args, x, y, zeros, first, rows)
         tile = _Tile(asm, kernel, args, weight, image, channel)
-        if edge:
+        if name != "inner_columns":
             with asm.loop(right, start=left, step=asm.lanes) as v:
                 loads, stored = _edge_loads(asm, kernel, args, v)
                 band.emit(lambda block: tile.emit(block, v, loads, stored))
