@@ -259,14 +259,14 @@ def _standing_cycles(problem: Problem, target: Target, choice: _Choice) -> float
     adjacent = problem.stride[1] > 1 and problem.dilation[1] == 1
     loads = _in_rows(problem, choice) * (kw + 1 if adjacent else kw)
     broadcasts = 0 if kept else kh * kw
-    if problem.stride[1] == 1:
-        # Sums, weights of one tap column, a few vectors on their way.
-        live = choice.rows + (kh * kw if kept else kh) + 3
-        memory = 1.5 * kw * max(0, live - target.registers)
-    else:
+    # Sums, weights of the tap columns that are loaded together, a few vectors on their way.
+    together = problem.stride[1] if adjacent else 1
+    live = choice.rows + (kh * kw if kept else kh * together) + 3
+    memory = 1.5 * kw * max(0, live - target.registers)
+    if problem.stride[1] > 1:
         # Each tap column is shuffled out of its vectors, beside as many multiply-adds.
-        spilled = max(0, loads + (kh * kw if kept else 0) - target.registers)
-        memory = 1.5 * spilled + 1.3 * _in_rows(problem, choice) * kw * wide
+        memory += 1.3 * _in_rows(problem, choice) * kw * wide
+        memory += 1.5 * max(0, loads + kh * kw - target.registers) if kept else 0.0
     memory += loads * (0.5 + wide) + 0.5 * broadcasts
     return max(arithmetic, memory) + 0.3 * min(arithmetic, memory) + 2.0 * choice.rows + 8
 
