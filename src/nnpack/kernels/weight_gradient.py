@@ -254,13 +254,18 @@ class _Emitter:
     def _emit_turn(
         self, load: MaskedLoad, source: Value, target: Value, offsets: Value, count: Value
     ) -> None:
-        """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread."""
+        """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread.
+
+        Meanwhile the next block is asked for: a block has short pieces of many planes, which no
+        hardware prefetcher follows (3x3/2 3->32 @112, batch 64: 6.7 ms without, 6.2 with).
+        """
         asm, lanes = self.asm, self.asm.lanes
         whole = asm.compare(">=", count, lanes)
 
         def turn(mask: Value | None) -> None:
             def load_row(lane: int, width: int) -> Value:
                 place = source + asm.load_index(offsets, lane)
+                asm.prefetch(place, self.kernel.block, level=2)
                 return load(place, mask=mask, lanes=width)
 
             for step, value in enumerate(emit_load_transposed(asm, lanes, load_row)):
