@@ -40,6 +40,7 @@ def _conv(c: int, k: int, size: int, taps: int, **words: Any) -> Problem:
         (_conv(3, 64, 224, 3), {"direct"}),
         (_conv(32, 32, 112, 3, groups=32), {"direct", "depthwise"}),
         (_conv(256, 512, 56, 1, stride=2), {"direct", "implicit_gemm"}),
+        (_conv(2048, 256, 28, 3, padding=12, dilation=12), {"polyphase"}),
     ],
     ids=lambda value: f"{value.kernel[0]}x{value.in_channels}" if hasattr(value, "kernel") else "",
 )
@@ -106,8 +107,8 @@ def test_the_fastest_of_those_that_may_be_used_is_chosen() -> None:
 
 
 def test_weights_that_are_packed_at_every_run_make_small_formats_win() -> None:
-    """The product of a Fourier transform is the fastest, and its 98 MB of weights take longer."""
-    problem = Problem.conv2d((16, 256, 14, 14), (256, 256, 3, 3), padding=1)
+    """Large tiles are the fastest, and packing their 51 MB of weights takes longer."""
+    problem = Problem.conv2d((1, 512, 14, 14), (512, 512, 3, 3), padding=1)
     kept, packed = (explain(problem, "auto", SERVER, 1, packs=packs) for packs in (False, True))
     formats = {c.algorithm: c.packed_bytes or 0 for c in kept.candidates}
     assert formats[packed.chosen] < formats[kept.chosen]

@@ -78,6 +78,15 @@ def traffic_seconds(problem: Problem, target: Target) -> float:
     return _traffic(problem, target) / rate
 
 
+def storing_seconds(problem: Problem, target: Target) -> float:
+    """Seconds that storing y takes where it stays in no cache: each line is read first.
+
+    A result is often alive still when the next one is stored, so that two of them must fit.
+    """
+    nbytes = 2 * FLOAT_BYTES * math.prod(problem.y_shape)
+    return nbytes / target.rates.memory_bandwidth if nbytes > target.caches.l3 // 2 else 0.0
+
+
 def fits_last_level(problem: Problem, target: Target) -> bool:
     """Whether x, the weights and y are expected to stay in the last-level cache between calls."""
     return _traffic(problem, target) < target.caches.l3 // 2

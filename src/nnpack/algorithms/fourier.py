@@ -25,6 +25,7 @@ from nnpack.algorithms.tile_plan import (
     Blocking,
     Grid,
     choose_blocking,
+    last_channels,
     tile_stages,
     tiles_seconds,
 )
@@ -148,9 +149,9 @@ def _seconds(shape: FourierShape, problem: Problem, target: Target, scale: float
     blocking = _blocking(shape, problem, target, 1, scale)
     share = POOLED_SHARE if problem.epilogue.pool else 1.0
     out_blocks = ceil_div(problem.group_out_channels, target.lanes)
-    vectors = blocking.grid.input_blocks + share * out_blocks
-    cycles = 1.5 * shape.n**2 * vectors * TRANSFORM_CYCLES[shape.n]
-    return tiles_seconds(blocking, problem.groups, target, PRODUCT_EFFICIENCY, cycles)
+    cycles = 1.5 * shape.n**2 * TRANSFORM_CYCLES[shape.n]
+    both = blocking.grid.input_blocks * cycles, share * out_blocks * cycles
+    return tiles_seconds(blocking, problem, target, PRODUCT_EFFICIENCY, both)
 
 
 def _blocking(
@@ -163,6 +164,7 @@ def _blocking(
         tiles_w=ceil_div(problem.out_width, shape.m[1]),
         images=problem.batch,
         input_blocks=ceil_div(problem.group_in_channels, target.lanes),
+        last_channels=last_channels(problem.group_in_channels, target.lanes),
         storage=_storage(shape, problem, target),
     )
     return choose_blocking(grid, problem, target, threads, scale)

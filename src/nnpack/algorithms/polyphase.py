@@ -18,7 +18,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div
-from nnpack.algorithms.tile_plan import Blocking, Grid, choose_blocking, tile_stages
+from nnpack.algorithms.tile_plan import (
+    Blocking,
+    Grid,
+    choose_blocking,
+    last_channels,
+    tile_stages,
+)
 from nnpack.algorithms.winograd_plan import (
     MAX_TILE,
     winograd_detail,
@@ -181,6 +187,7 @@ def _blocking(problem: Problem, target: Target, threads: int, down: Span, across
         tiles_w=1,
         images=problem.batch * down.phases * across.phases,
         input_blocks=ceil_div(problem.group_in_channels, target.lanes),
+        last_channels=last_channels(problem.group_in_channels, target.lanes),
         storage=winograd_storage(problem, shape, target),
     )
     return choose_blocking(grid, problem, target, threads)
@@ -226,5 +233,5 @@ def _arguments(problem: Problem, down: Span, across: Span) -> dict[str, Argument
         "out_width": problem.out_width - across.start,
     }
     # No strides.
-    unused = "depth", "phase_blocks", "blocks_row", "blocks_column", "blocks_corner"
+    unused = "depth", "phase_blocks", "steps_row", "steps_column", "steps_corner"
     return {**words, **dict.fromkeys(unused, 0)}

@@ -13,7 +13,7 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
-from nnpack.algorithms.cost import cache_bandwidth
+from nnpack.algorithms.cost import cache_bandwidth, storing_seconds
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.algorithms.storage import STORAGE_BYTES, transformed_weight
 from nnpack.algorithms.tile_sharing import TileCosts
@@ -40,6 +40,14 @@ LEAST_BLOCK_STREAMED = 32
 # where copies run at 14 (Zen 4).
 LAST_LEVEL_SHARE = 1 / 2
 STREAM_SHARE = 1.3
+# What of the shorter of products and traffic of weights is not hidden behind the longer, with
+# weights from a cache and from memory: 100 MB beside 7 ms of products took 12 ms (Fourier, 256
+# channels @14, batch 16).
+CACHED_REST = 0.2
+STREAM_REST = 0.4
+# Cycles before the first multiply-add of a register tile, which then stores an accumulator each:
+# a quarter of the product of 8 channels.
+TILE_CYCLES = 20
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,9 @@ class Grid:
     """What there is to transform: tiles of all images, channel blocks, and their products.
 
     ``planes`` products of ``fold`` rows a tile and ``fold`` steps of depth a channel.
-    ``input_blocks``: blocks of channels of the products; ``shared_load``: as many of them are
-    loaded together. ``storage``: what the transformed weights are kept as.
+    ``input_blocks``: blocks of channels of the products, of which the last has ``last_channels``;
+    ``shared_load``: as many of them are loaded together. ``storage``: what the transformed weights
+    are kept as.
     """
 
     planes: int
@@ -57,6 +66,7 @@ class Grid:
     tiles_w: int
     images: int
     input_blocks: int
+    last_channels: int
     shared_load: int = 1
     storage: WeightStorage = "float32"
 
@@ -64,6 +74,16 @@ class Grid:
     def tiles(self) -> int:
         """Tiles of one group."""
         return self.images * self.tiles_h * self.tiles_w
+
+
+def last_channels(channels: int, lanes: int) -> int:
+    """The channels of the last of blocks of as many as lanes."""
+    return (channels - 1) % lanes + 1
+
+
+def counted_steps(blocks: int, last: int, lanes: int) -> int:
+    """The depth of a product over ``blocks`` blocks of channels, of which the last has ``last``."""
+    return (blocks - 1) * lanes + last
 
 
 @dataclass(frozen=True)
@@ -127,6 +147,12 @@ class Blocking:
         """Floats of the transformed weights of one group."""
         width = self.panels * self.tile.nv * self.lanes
         return self.grid.planes * width * self.grid.fold * self.grid.input_blocks * self.lanes
+
+    @property
+    def steps(self) -> int:
+        """The depth of the products, as far as it counts."""
+        grid = self.grid
+        return counted_steps(grid.fold * grid.input_blocks, grid.last_channels, self.lanes)
 
     @property
     def weight_bytes(self) -> int:
@@ -265,32 +291,48 @@ def _most_v_bytes(target: Target) -> int:
 
 def tiles_seconds(
     blocking: Blocking,
-    groups: int,
+    problem: Problem,
     target: Target,
     efficiency: float,
-    tile_cycles: float,
+    tile_cycles: tuple[float, float],
     share: float = 1.0,
 ) -> float:
     """One run on one thread: products, the traffic of their weights, and the transforms.
 
-    ``efficiency``: what the products reach of the peak. ``tile_cycles``: both transforms of one
-    tile. ``share``: what of the depth counts.
+    ``efficiency``: what the products reach of the peak. ``tile_cycles``: the input and the
+    output transform of one tile. ``share``: what of the steps counts, over all frequencies.
     """
+    share *= blocking.steps / (blocking.grid.fold * blocking.grid.input_blocks * blocking.lanes)
     steps = blocking.slowdown * blocking.rows * share * (blocking.weight_floats // blocking.lanes)
+    groups = problem.groups
     product = groups * steps / (efficiency * target.multiply_adds)
+    register_tiles = blocking.rows // blocking.tile.mr * blocking.panels * blocking.grid.planes
+    starts = groups * register_tiles * (TILE_CYCLES + blocking.tile.mr * blocking.tile.nv)
     nbytes = groups * share * blocking.weight_bytes
     stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
-    cycles = groups * blocking.grid.tiles * tile_cycles
-    return max(product, stream) + 0.2 * min(product, stream) + cycles / target.clock
+    loading, storing = (groups * blocking.grid.tiles * n / target.clock for n in tile_cycles)
+    transforms = loading + max(storing, storing_seconds(problem, target))
+    rest = CACHED_REST + (STREAM_REST - CACHED_REST) * _memory_share(nbytes, target)
+    overlapped = max(product, stream) + rest * min(product, stream)
+    return overlapped + starts / target.clock + transforms
 
 
 def weight_bandwidth(nbytes: float, target: Target) -> float:
     """Bytes a second at which that many bytes are streamed again and again."""
     if nbytes <= target.caches.l2 // 2:
         return 1e12
-    if _stay_cached(nbytes, target):
-        return cache_bandwidth(target)
-    return STREAM_SHARE * target.rates.memory_bandwidth
+    share = _memory_share(nbytes, target)
+    from_memory = share / (STREAM_SHARE * target.rates.memory_bandwidth)
+    return 1 / ((1 - share) / cache_bandwidth(target) + from_memory)
+
+
+def _memory_share(nbytes: float, target: Target) -> float:
+    """What of so many bytes comes from memory each time: more than the last level counts on.
+
+    Nothing stays of twice as many.
+    """
+    counted = LAST_LEVEL_SHARE * target.caches.l3
+    return min(1.0, max(0.0, nbytes / counted - 1))
 
 
 def _stay_cached(nbytes: float, target: Target) -> bool:
@@ -330,6 +372,7 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "groups": problem.groups,
         "channels": problem.group_in_channels,
         "channel_blocks": grid.fold * grid.input_blocks,
+        "steps": blocking.steps,
         "input_units": grid.input_blocks // grid.shared_load,
         "group_out_channels": problem.group_out_channels,
         "panels": blocking.panels,

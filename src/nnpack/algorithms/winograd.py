@@ -12,6 +12,8 @@ from nnpack.algorithms.tile_plan import (
     Blocking,
     Grid,
     choose_blocking,
+    counted_steps,
+    last_channels,
     tile_stages,
 )
 from nnpack.algorithms.winograd_plan import (
@@ -147,6 +149,7 @@ class WinogradAlgorithm:
             tiles_w=ceil_div(ceil_div(problem.out_width, phases_w), shape.m[1]),
             images=problem.batch * phases_h * phases_w,
             input_blocks=separated if shape.separated else ceil_div(channels * phases, lanes),
+            last_channels=last_channels(channels * (1 if shape.separated else phases), lanes),
             shared_load=shape.column_phases,
             storage=winograd_storage(problem, shape, target),
         )
@@ -162,28 +165,32 @@ def _separates(problem: Problem, lanes: int) -> bool:
 def _end_depths(
     problem: Problem, shape: TileShape, blocking: Blocking, lanes: int
 ) -> tuple[int, int, int]:
-    """Channel blocks that count where a transformed kernel is its last tap.
+    """Channels that count where a transformed kernel is its last tap.
 
     In the last row, the last column and the corner of frequencies.
     """
     (step_h, step_w), channels = problem.stride, problem.group_in_channels
     full_h, full_w = ((problem.kernel[n] - 1) % problem.stride[n] + 1 for n in range(2))
     if not shape.separated:
-        row = ceil_div(full_h * step_w * channels, lanes)
-        return row, blocking.grid.input_blocks, row
-    phase_blocks = ceil_div(channels, lanes)
+        row = full_h * step_w * channels
+        return row, blocking.steps, row
+    blocks, last = ceil_div(channels, lanes), last_channels(channels, lanes)
     corner = full_h if full_w == 1 else full_w * step_h
-    return full_h * step_w * phase_blocks, full_w * step_h * phase_blocks, corner * phase_blocks
+    row, column, both = (
+        counted_steps(phases * blocks, last, lanes)
+        for phases in (full_h * step_w, full_w * step_h, corner)
+    )
+    return row, column, both
 
 
 def _depth_share(problem: Problem, shape: TileShape, blocking: Blocking, lanes: int) -> float:
-    """The share of all channel blocks that count, over all frequencies."""
-    blocks, (t_h, t_w) = blocking.grid.input_blocks, shape.t
+    """The share of all steps that count, over all frequencies."""
+    steps, (t_h, t_w) = blocking.steps, shape.t
     if not shape.strided:
         return 1.0
     row, column, corner = _end_depths(problem, shape, blocking, lanes)
-    counted = (t_h - 1) * (t_w - 1) * blocks + (t_w - 1) * row + (t_h - 1) * column + corner
-    return counted / (t_h * t_w * blocks)
+    counted = (t_h - 1) * (t_w - 1) * steps + (t_w - 1) * row + (t_h - 1) * column + corner
+    return counted / (t_h * t_w * steps)
 
 
 def _step_arguments(
@@ -198,7 +205,7 @@ def _step_arguments(
         "phases_w": problem.dilation[1],
         "depth": problem.group_in_channels * math.prod(problem.stride),
         "phase_blocks": ceil_div(problem.group_in_channels, lanes),
-        "blocks_row": row,
-        "blocks_column": column,
-        "blocks_corner": corner,
+        "steps_row": row,
+        "steps_column": column,
+        "steps_corner": corner,
     }

@@ -47,7 +47,7 @@ def winograd_seconds(
     ``share`` of the channel blocks count, over all frequencies.
     """
     cycles = _transform_cycles(problem, shape, blocking, target)
-    return tiles_seconds(blocking, problem.groups, target, PRODUCT_EFFICIENCY, cycles, share)
+    return tiles_seconds(blocking, problem, target, PRODUCT_EFFICIENCY, cycles, share)
 
 
 def winograd_estimate(
@@ -108,8 +108,8 @@ def _amplifications(shape: TileShape) -> tuple[tuple[float, ...], tuple[float, .
 
 def _transform_cycles(
     problem: Problem, shape: TileShape, blocking: Blocking, target: Target
-) -> float:
-    """Cycles a tile: loading, turning, transforming twice and storing, a vector at a time.
+) -> tuple[float, float]:
+    """Cycles a tile, input and output: loading or storing, turning, and transforming twice.
 
     Measured on Zen 4: 10 cycles a vector while V and M stay in the second-level cache, 18 beyond;
     loads that skip columns cost more.
@@ -123,6 +123,5 @@ def _transform_cycles(
     out_blocks = ceil_div(problem.group_out_channels, target.lanes)
     stored = POOLED_SHARE * cycles if problem.epilogue.pool else cycles
     vector_in = shape.frequencies * cycles + math.prod(shape.inputs) * loads
-    return blocking.grid.input_blocks * vector_in + out_blocks * shape.frequencies * (
-        stored + scatter
-    )
+    vectors_out = shape.frequencies * out_blocks
+    return blocking.grid.input_blocks * vector_in, vectors_out * (stored + scatter)

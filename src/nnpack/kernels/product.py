@@ -267,7 +267,7 @@ class _Emitter:
         return emit_blocked_product(
             asm,
             tile,
-            asm.ceil_div(steps, asm.lanes),
+            asm.ceil_div(steps, asm.lanes) * asm.lanes,
             a,
             self.mr * asm.lanes,
             b,

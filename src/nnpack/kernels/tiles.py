@@ -26,16 +26,21 @@ if TYPE_CHECKING:
 # rounding error from growing with the number of channels.
 CHAIN_CHANNELS = 512
 
-MULTIPLY_FIELDS = dict.fromkeys(("channel_blocks", "panels", "block_tiles", "v_f", "m_f"), "index")
-"""The words of `emit_multiply_function`, beside those of the weights (`storage.scaled_fields`)."""
+MULTIPLY_FIELDS = dict.fromkeys(
+    ("channel_blocks", "steps", "panels", "block_tiles", "v_f", "m_f"), "index"
+)
+"""The words of `emit_multiply_function`, beside those of the weights (`storage.scaled_fields`).
+
+``steps``: the depth of the products, as far as it counts, of ``channel_blocks`` times lanes.
+"""
 
 
 DepthAt = Callable[[Arguments, "Value"], "Value"]
 
 
 def full_depth(args: Arguments, _: Value) -> Value:
-    """All channel blocks, at every frequency."""
-    return args["channel_blocks"]
+    """All channels, at every frequency."""
+    return args["steps"]
 
 
 def emit_multiply_function(
@@ -47,7 +52,7 @@ def emit_multiply_function(
 ) -> None:
     """Define ``multiply``: M for panels first .. last of one block of ``count`` tiles.
 
-    ``depth_at(args, f)`` is the number of channel blocks that count at frequency f, the first ones.
+    ``depth_at(args, f)`` is the number of channels that count at frequency f, the first ones.
     Rows up to the next multiple of mr are computed. Where ``fields`` have a scale of the weights, M
     is divided by it.
     """
@@ -74,20 +79,21 @@ def emit_multiply_function(
                 m_p = m_f + (panel - first) * tile.nv * row
                 with asm.loop(count, step=tile.mr) as start:
                     shift = start * asm.lanes
-                    _emit_chains(asm, args, tile, depth, v_f + shift, u_p, m_p + shift)
+                    _emit_chains(args, tile, row, depth, (v_f + shift, u_p, m_p + shift))
 
 
 def _emit_chains(
-    asm: Assembler, args: Arguments, tile: GemmTile, blocks: Value, v: Value, u: Value, m: Value
+    args: Arguments, tile: GemmTile, row: Value, depth: Value, begin: tuple[Value, Value, Value]
 ) -> None:
-    """One register tile of M, in chains of at most `CHAIN_CHANNELS`."""
-    lanes = asm.lanes
-    row = args["block_tiles"] * lanes
-    chain = CHAIN_CHANNELS // lanes
+    """One register tile of M, in chains of at most `CHAIN_CHANNELS`.
+
+    ``begin``: where it begins in V, U and M, whose blocks of channels are ``row`` apart.
+    """
+    asm, lanes, (v, u, m) = args.asm, args.asm.lanes, begin
     inverse = emit_inverse_scale(asm, args) if "weight_scale" in args else None
-    with asm.loop(blocks, step=chain) as start:
-        length = asm.minimum(blocks - start, chain)
-        a, b = v + start * row, u + start * (lanes * tile.nv * lanes)
+    with asm.loop(depth, step=CHAIN_CHANNELS) as start:
+        length = asm.minimum(depth - start, CHAIN_CHANNELS)
+        a, b = v + start // lanes * row, u + start * (tile.nv * lanes)
         acc = emit_blocked_product(asm, tile, length, a, row, b)
         if inverse is not None:
             acc = {key: value * inverse for key, value in acc.items()}

@@ -32,9 +32,9 @@ _STEP_FIELDS = dict.fromkeys(
         "phases_w",
         "depth",
         "phase_blocks",
-        "blocks_row",
-        "blocks_column",
-        "blocks_corner",
+        "steps_row",
+        "steps_column",
+        "steps_corner",
     ),
     "index",
 )
@@ -83,16 +83,16 @@ class Winograd:
         emit_tile_stage(asm, fields, self.part, 1, self.profile)
 
     def _depth_at(self, args: Arguments, f: Value) -> Value:
-        """The channel blocks whose transformed weights are not all zero at frequency f.
+        """The channels whose transformed weights are not all zero at frequency f.
 
         At infinity a transformed kernel is its last tap, which some phases of a stride lack; those
         stand last there (see `winograd_input`).
         """
         if not self.shape.strided:
-            return args["channel_blocks"]
+            return args["steps"]
         asm, (t_h, t_w) = args.asm, self.shape.t
         last_row = asm.compare(">=", f, (t_h - 1) * t_w)
         last_column = (f % t_w).equals(t_w - 1)
-        at_row_end = asm.select(last_column, args["blocks_corner"], args["blocks_row"])
-        elsewhere = asm.select(last_column, args["blocks_column"], args["channel_blocks"])
+        at_row_end = asm.select(last_column, args["steps_corner"], args["steps_row"])
+        elsewhere = asm.select(last_column, args["steps_column"], args["steps"])
         return asm.select(last_row, at_row_end, elsewhere)
