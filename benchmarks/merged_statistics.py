@@ -2,8 +2,8 @@
 
 Run as ``python benchmarks/merged_statistics.py [--threads 1] [--batch 1 16] [--rounds 15]``: layers
 of VGG, ResNet and MobileNet in interleaved rounds; milliseconds, the least of all rounds. "pass" is
-a pass over y that finds the same, by itself; "costs" is what ``statistics=True`` adds, in hundredths
-of the bare convolution and of the pass.
+a pass over y that finds the same, by itself; "costs" is what ``statistics=True`` adds, in
+hundredths of the bare convolution and of the pass.
 """
 
 from __future__ import annotations
