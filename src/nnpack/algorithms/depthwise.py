@@ -74,7 +74,7 @@ class Depthwise:
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """Multiply-adds and loads of all tiles, or the traffic of the planes."""
-        narrow = choose_planes(problem, target, 1)
+        narrow = choose_planes(problem, target)
         cycles = _choose(problem, target, 1).cycles
         if narrow is not None:
             cycles = min(cycles, narrow.cycles)
@@ -85,13 +85,13 @@ class Depthwise:
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage; a task is a group of narrow planes, or a band of rows of one plane."""
         summed = problem.epilogue.statistics
-        # What is summed together must be the same for any number of threads.
-        shared = 1 if summed else threads
-        narrow = choose_planes(problem, target, shared)
-        choice = _choose(problem, target, shared)
+        # Kernels add up the taps in orders of their own: which it is, no number of threads changes.
+        narrow, choice = choose_planes(problem, target), _choose(problem, target, 1)
         if narrow is not None and narrow.cycles < choice.cycles:
             plan, pieces = self._build_planes(problem, threads, narrow), problem.batch
         else:
+            if not summed:  # whose bands are what is summed together
+                choice = _choose(problem, target, threads, choice.walks)
             plan = self._build_bands(problem, threads, choice)
             pieces = problem.batch * choice.bands
         if not summed:
@@ -183,8 +183,8 @@ def _band_rows(problem: Problem, bands: int) -> int:
     return problem.out_height // step // bands * step
 
 
-def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
-    """The tile that wastes least."""
+def _choose(problem: Problem, target: Target, threads: int, walks: bool | None = None) -> _Choice:
+    """The tile that wastes least, of those that walk or do not where ``walks`` says."""
     spacing, step = _spacing(problem), _together(problem)
     planes = problem.batch * problem.out_channels
     wanted = ceil_div(TASKS_PER_THREAD * threads, planes) if threads > 1 else 1
@@ -198,10 +198,11 @@ def _choose(problem: Problem, target: Target, threads: int) -> _Choice:
     unrolled = max(4, MAX_UNROLLED // (problem.kernel[0] * problem.kernel[1]))
     most = max(1, min(MAX_ROWS, unrolled, band_rows // spacing))
     choices = [
-        _Choice(rows, lanes, spacing, _row_step(problem), bands, walks, 0.0)
+        _Choice(rows, lanes, spacing, _row_step(problem), bands, way, 0.0)
         for rows in range(step, most + 1, step)
         for lanes in {target.lanes, min(target.lanes, 8)}
-        for walks in _ways(problem, lanes)
+        for way in _ways(problem, lanes)
+        if walks in (None, way)
     ]
     return min((_with_cycles(problem, target, c, band_rows) for c in choices), key=_cycles)
 

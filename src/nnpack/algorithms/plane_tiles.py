@@ -12,8 +12,6 @@ MAX_UNROLLED = 256
 MAX_ROWS = 8
 # Taps that are kept, in registers or at least as whole vectors on the stack.
 MAX_TAPS = 49
-# Groups of planes a thread should have.
-GROUPS_PER_THREAD = 4
 
 
 @dataclass(frozen=True)
@@ -26,16 +24,13 @@ class PlanesChoice:
     cycles: float
 
 
-def choose_planes(problem: Problem, target: Target, threads: int) -> PlanesChoice | None:
-    """The tile for whole rows in registers; None where rows are too long or planes too few."""
+def choose_planes(problem: Problem, target: Target) -> PlanesChoice | None:
+    """The tile for whole rows in registers; None where rows are too long."""
     span = _span(problem)
     taps = problem.kernel[0] * problem.kernel[1]
     if not target.masks or span > target.lanes or taps > MAX_TAPS or problem.dilation != (1, 1):
         return None
     planes = target.lanes // span
-    groups = problem.batch * ceil_div(problem.out_channels, planes)
-    if threads > 1 and groups < GROUPS_PER_THREAD * threads:
-        return None
     step = 2 if problem.epilogue.pool else 1
     most = max(1, min(MAX_ROWS, MAX_UNROLLED // taps, problem.out_height))
     choices = [
