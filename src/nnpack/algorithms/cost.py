@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 from nnpack.algorithms.base import FLOAT_BYTES
@@ -49,16 +50,28 @@ def tap_share(problem: Problem, block_rows: int) -> float:
 
 def met_share(problem: Problem, block_rows: int) -> float:
     """`tap_share` for any dilation: small blocks leave out rows of taps without one as well."""
-    kernel_h, dilation, top = problem.kernel[0], problem.dilation[0], problem.padding[0]
+    if max(problem.padding[:2]) <= 0:
+        return 1.0
+    extents = problem.height, problem.out_height, problem.padding[0]
+    return _met_share(
+        *extents, problem.kernel[0], problem.stride[0], problem.dilation[0], block_rows
+    )
+
+
+# Choosing among tiles asks for the same few numbers of rows again and again.
+@functools.lru_cache(maxsize=1024)
+def _met_share(
+    height: int, out_height: int, top: int, kernel: int, stride: int, dilation: int, block_rows: int
+) -> float:
     used = 0
-    for first in range(0, problem.out_height, block_rows):
-        rows = min(block_rows, problem.out_height - first)
-        lowest = first * problem.stride[0] - top
-        highest = lowest + (rows - 1) * problem.stride[0]
-        begin = min(max(0, -(highest // dilation)), kernel_h - 1)
-        end = min(max(0, -((lowest - problem.height) // dilation)), kernel_h)
+    for first in range(0, out_height, block_rows):
+        rows = min(block_rows, out_height - first)
+        lowest = first * stride - top
+        highest = lowest + (rows - 1) * stride
+        begin = min(max(0, -(highest // dilation)), kernel - 1)
+        end = min(max(0, -((lowest - height) // dilation)), kernel)
         used += rows * max(1, end - begin)
-    return used / (problem.out_height * kernel_h)
+    return used / (out_height * kernel)
 
 
 def skipping_rows(problem: Problem) -> int:
