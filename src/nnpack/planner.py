@@ -340,10 +340,14 @@ def _choice(parts: Sequence[Problem], algorithms: Sequence[Algorithm], target: T
 def list_choices(problem: AnyProblem, algorithm: str, target: Target) -> list[Choice]:
     """All that could be used, the predicted choice first, then by predicted time.
 
+    One that need not part the problem is the only one.
+
     Raises AlgorithmError when there is none.
     """
     parts = [part for part, _ in _parts(problem)]
     predicted = _predicted(problem, check_algorithm(algorithm), target)
+    if predicted.whole is not None:
+        return [predicted]
     menus = [
         {candidate.name: candidate for candidate in _candidates(part, allowed, target)}
         for part, allowed in ((part, _menu(algorithm)) for part in parts)

@@ -81,8 +81,15 @@ def test_epilogues(activation: Any) -> None:
     assert oracle.max_error(y, oracle.conv2d(x, weight, bias, **more)) < 1e-5
 
 
-def test_results_do_not_depend_on_the_number_of_threads() -> None:
-    case = Case((90, 33), (5, 5), padding=(2, 2, 2, 2), groups=3)
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case((90, 33), (5, 5), padding=(2, 2, 2, 2), groups=3),
+        Case((14, 14), padding=(1, 1, 1, 1), groups=4),
+        Case((29, 60), (3, 3), (2, 2), (1, 1, 1, 1), groups=2),
+    ],
+)
+def test_results_do_not_depend_on_the_number_of_threads(case: Case) -> None:
     x, weight = case.arrays(np.random.default_rng(4))
     one, *others = (
         nnpack.conv2d(x, weight, algorithm="depthwise", threads=threads, **case.arguments)

@@ -6,11 +6,13 @@ block of an algorithm is larger (2048 for 16x16 Fourier tiles on a server), it b
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from nnpack.algorithms.base import Algorithm
+from nnpack.algorithms.following import MOST_SUMS, CompleteAlgorithm
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.codegen.target import AVX2, AVX512, KIB, NEON, X86_64, CacheSizes, Target
 from nnpack.frozen import replace
@@ -83,3 +85,19 @@ def test_what_is_chosen_is_within_the_bound_up_to_1024_channels(target: Target) 
             problem = Problem.conv2d((16, channels, 20, 20), shape, padding=1)
             plan = make_plan(problem, "auto", target, 2)
             assert plan.workspace_bytes <= 2 * target.caches.l3 // 4, (channels, kernel)
+
+
+@BY_ALGORITHM
+def test_sums_for_statistics_take_little(algorithm: Algorithm) -> None:
+    """Tiles of few outputs, pixels by themselves: what follows then sums larger pieces."""
+    target, complete = TARGETS[0], CompleteAlgorithm(algorithm)
+    for name in ("3x3", "1x1", "3x3 strided", "5x5"):
+        for batch in (1, 64, 1024):
+            problem = _problem(name, batch)
+            if complete.refusal(problem, target) is not None:
+                continue
+            summing = replace(problem, epilogue=replace(problem.epilogue, statistics=True))
+            plans = [complete.build(p, target, 2) for p in (problem, summing)]
+            more = plans[1].workspace_bytes - plans[0].workspace_bytes
+            y_bytes = 4 * math.prod(problem.y_shape)
+            assert more <= max(target.caches.l3 // MOST_SUMS, y_bytes // 256) + 4096, name

@@ -19,6 +19,7 @@ __all__ = [
     "chunk_words",
     "extent_words",
     "moment_stages",
+    "sums_bytes",
     "with_following_statistics",
     "with_merged_statistics",
 ]
@@ -113,6 +114,15 @@ def with_merged_statistics(
         ),
         workspace_bytes=space.nbytes,
     )
+
+
+def sums_bytes(plan: Plan) -> int:
+    """What the sums of a plan `with_merged_statistics` take of its workspace."""
+    combining = plan.stages[-1].arguments
+    pieces, channels = combining["chunks"], combining["channels"]
+    assert isinstance(pieces, int)
+    assert isinstance(channels, int)
+    return len(SUMS) * FLOAT_BYTES * pieces * channels
 
 
 def moment_stages(

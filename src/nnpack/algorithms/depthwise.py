@@ -83,7 +83,10 @@ class Depthwise:
         return Estimate(seconds, direct_error(problem.kernel[0] * problem.kernel[1]))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
-        """One stage; a task is a group of narrow planes, or a band of rows of one plane."""
+        """One stage, and one that combines sums.
+
+        A task is a group of narrow planes, or a band of rows of one plane.
+        """
         summed = problem.epilogue.statistics
         # Kernels add up the taps in orders of their own: which it is, no number of threads changes.
         narrow, choice = choose_planes(problem, target), _choose(problem, target, 1)

@@ -83,7 +83,7 @@ class Direct:
         return Estimate(product_seconds(problem, target, steps), direct_error(_depth(problem)))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
-        """One stage."""
+        """One stage, and one that combines sums where there are statistics."""
         from nnpack.kernels.window import WindowConvolution
 
         turned = self._turned(problem, target)

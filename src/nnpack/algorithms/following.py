@@ -12,7 +12,12 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar, runtime_checkable
 
 from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, Varied
-from nnpack.algorithms.channel_sums import STATISTICS, Counts, with_following_statistics
+from nnpack.algorithms.channel_sums import (
+    STATISTICS,
+    Counts,
+    sums_bytes,
+    with_following_statistics,
+)
 from nnpack.algorithms.cost import cache_bandwidth
 from nnpack.algorithms.slices import CACHED_PASS, FOLLOWING, pool_in_slices, slice_images
 from nnpack.codegen.target import Target
@@ -108,6 +113,10 @@ def with_following_passes(
     return plan
 
 
+# Sums of pieces may take this share of the last-level cache, whatever the batch and the image.
+MOST_SUMS = 16
+
+
 class CompleteAlgorithm:
     """``inner`` for every epilogue: what it does not merge comes after it."""
 
@@ -132,8 +141,11 @@ class CompleteAlgorithm:
             plan = self.inner.build(trimmed(problem), target, threads)
             if not _asks_more(problem):
                 return plan
-            merged = MERGED if problem.epilogue.pool else STATISTICS_MERGED
-            return replace(plan, detail=f"{plan.detail}, {merged}")
+            if problem.epilogue.pool:
+                return replace(plan, detail=f"{plan.detail}, {MERGED}")
+            # Pieces of few outputs have many sums: a pass that follows takes larger ones.
+            if sums_bytes(plan) <= target.caches.l3 // MOST_SUMS:
+                return replace(plan, detail=f"{plan.detail}, {STATISTICS_MERGED}")
 
         def build(plain: Problem) -> Plan:
             return self.inner.build(plain, target, threads)

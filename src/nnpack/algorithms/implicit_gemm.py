@@ -64,7 +64,7 @@ class ImplicitGemm:
         return Estimate(seconds, direct_error(depth))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
-        """One stage."""
+        """One stage, and one that combines sums where there are statistics."""
         from nnpack.algorithms.gemm_plan import gemm_plan
         from nnpack.algorithms.segment_plan import segment_plan
 

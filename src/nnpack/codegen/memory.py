@@ -27,7 +27,7 @@ class Memory(Arithmetic):
 
     def __init__(self, target: Target, name: str) -> None:
         super().__init__(target, name)
-        self._locals: dict[tuple[str, str, int], Any] = {}
+        self._locals: dict[tuple[str, str, int, str], Any] = {}
 
     def load(
         self, pointer: Value, offset: Index = 0, *, mask: Mask = None, lanes: int | None = None
@@ -72,16 +72,19 @@ class Memory(Arithmetic):
         arguments = [*head, ir.Constant(I32, 4), *tail]
         return self.intrinsic(name, returns, *arguments)
 
-    def local_floats(self, count: int) -> Value:
-        """A buffer of ``count`` floats on the stack, one a function and size; aligned to 64."""
-        return self._local(F32, count)
+    def local_floats(self, count: int, name: str = "") -> Value:
+        """A buffer of ``count`` floats on the stack, one a function, size and name; on 64 bytes.
+
+        What is asked for again is the same buffer: two that are in use at once need two names.
+        """
+        return self._local(F32, count, name)
 
     def local_words(self, count: int) -> Value:
         """A buffer of ``count`` i64 on the stack, one a function and size."""
-        return self._local(I64, count)
+        return self._local(I64, count, "")
 
-    def _local(self, kind: Any, count: int) -> Value:
-        key = self.builder.function.name, str(kind), count
+    def _local(self, kind: Any, count: int, name: str) -> Value:
+        key = self.builder.function.name, str(kind), count, name
         if key not in self._locals:
             with self.builder.goto_entry_block():
                 buffer = self.builder.alloca(kind, ir.Constant(I32, count))

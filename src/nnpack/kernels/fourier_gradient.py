@@ -103,7 +103,7 @@ class InverseFourierTransform:
 
         asm, shape, lanes = args.asm, self.shape, args.asm.lanes
         (r_h, r_w), row_floats = shape.r, shape.n * lanes
-        columns = asm.local_floats(r_h * row_floats)
+        columns = asm.local_floats(r_h * row_floats, "columns")
         taps = asm.local_floats(-(-self._taps // lanes) * lanes * lanes)
         emit_sum_columns(asm, shape.form, shape.taps, source, args["s_f"], columns)
         with asm.loop(r_h) as p:

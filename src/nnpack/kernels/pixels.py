@@ -105,7 +105,7 @@ class StoreRows:
         asm, width = self.asm, value.ir.type.count
         low: Index = 0 if self.done is None else asm.maximum(self.done - offset, 0)
         count = asm.minimum(self.pixels - offset, width) - low
-        buffer, pixel = asm.local_floats(width), self.pixel + offset + low
+        buffer, pixel = asm.local_floats(width, "row"), self.pixel + offset + low
         if self.epilogue.adds:
             residual = self.epilogue.residual(plane)
             asm.call("collect", self.args.block, buffer + low, residual, pixel, count)

@@ -293,7 +293,7 @@ class VirtualChannels:
     def gather(self, row: Value, column: Value, bounds: _Bounds | None) -> Value:
         """One column of all lanes, by single loads (for steps with much between the columns)."""
         asm, lanes = self.asm, self.asm.lanes
-        buffer = asm.local_floats(lanes)
+        buffer = asm.local_floats(lanes, "row")
         asm.store(asm.zeros(), buffer)
         with asm.loop(lanes) as lane:
             source = row + self.offset(lane) + column

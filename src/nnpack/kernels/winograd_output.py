@@ -163,7 +163,7 @@ class OutputTransform:
         """Finish and store the first ``count`` lanes, each a step behind the other."""
         asm, epilogue, width = self.asm, channels.epilogue, value.ir.type.count
         step = args["y_w"] * args["step_w"] if self.shape.dilated else args["y_w"]
-        buffer = asm.local_floats(width)
+        buffer = asm.local_floats(width, "row")
         if epilogue.adds:
             residual = epilogue.residual(target)
             with asm.loop(count) as n:

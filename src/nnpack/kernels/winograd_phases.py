@@ -32,7 +32,7 @@ class PhaseTransform(InputTransform):
         ) as (block, x, v, start, count, first, last):
             args = Arguments(asm, block, self.fields)
             channels = VirtualChannels(asm, args, mixed=False)
-            loaded = asm.local_floats(together * self.n_h * self.n_w * lanes)
+            loaded = asm.local_floats(together * self.n_h * self.n_w * lanes, "loaded")
             buffer = asm.local_floats(self.n_h * self.t_w * lanes)
             phases, end = args["phases_w"], start + count
             with asm.loop(last, start=first) as c:
