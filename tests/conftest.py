@@ -14,7 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--problems",
         type=int,
-        default=300,
+        default=200,
         metavar="N",
         help="random problems for each property test (default: %(default)s)",
     )

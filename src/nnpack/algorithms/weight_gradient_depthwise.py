@@ -17,6 +17,8 @@ from nnpack.plan import Argument, Plan, Slot, Stage
 MAX_TAPS = 128
 # Bands are a share of the second-level cache: the next one is asked for while one is summed.
 BAND_SHARE = 8
+# Terms that a lane adds up in one chain, whatever the number of lanes: bands are added up in turn.
+MOST_TERMS = 512
 # Bytes of x and of gradients that a task reads in one piece: planes next to each other.
 PIECE_BYTES = 512 << 10
 # Bytes of the totals of a task, which stay in the first-level cache.
@@ -139,7 +141,8 @@ def _layout(problem: WeightGradientProblem, target: Target) -> _Layout:
     vertical = shared_phases(forward.kernel[0], forward.stride[0], forward.dilation[0])
     lanes = min(target.lanes, 8) if forward.out_width <= 8 else target.lanes
     row_bytes = FLOAT_BYTES * (forward.stride[0] * forward.width + forward.out_width)
-    fitting = max(1, target.caches.l2 // BAND_SHARE // row_bytes)
+    fitting = target.caches.l2 // BAND_SHARE // row_bytes
+    fitting = max(1, min(fitting, MOST_TERMS * lanes // forward.out_width))
     spacing = _spacing(problem)
     least = max(1, spacing * _tap_rows(problem))
     bands = max(1, min(ceil_div(forward.out_height, fitting), forward.out_height // least))
