@@ -8,7 +8,14 @@ import pytest
 
 pytest.importorskip("rich")
 
-from nnpack.cli.bench.plot import fastest, panels, present_families, save_plot
+from nnpack.cli.bench.plot import (
+    MOST_LAYERS,
+    fastest,
+    panels,
+    present_families,
+    save_plot,
+    times_as_fast,
+)
 from nnpack.cli.bench.results import LayerResult, Measurement
 from tests.cli.bench.fakes import DEPTHWISE, SMALL, report_of, timed
 
@@ -57,3 +64,20 @@ def test_the_file_is_a_png(tmp_path: pathlib.Path) -> None:
     path = tmp_path / "plot.png"
     save_plot(report_of(RESULT, LayerResult(DEPTHWISE, 1, (timed("nnpack", 1.0),))), path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_of_many_layers_the_kinds_are_shown(tmp_path: pathlib.Path) -> None:
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "kinds.png"
+    other = LayerResult(DEPTHWISE, 1, (timed("nnpack", 1.0),))
+    save_plot(report_of(*[RESULT] * MOST_LAYERS, other), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_ratios_are_geometric_means_over_a_kind() -> None:
+    def result(peer: float) -> LayerResult:
+        return LayerResult(DEPTHWISE, 1, (timed("nnpack", 1.0), timed("ncnn", peer)))
+
+    report = report_of(result(2.0), result(8.0), RESULT)
+    assert times_as_fast(report, DEPTHWISE.kind, "ncnn") == pytest.approx(4.0)
+    assert times_as_fast(report, DEPTHWISE.kind, "openvino") == 0.0

@@ -1,7 +1,8 @@
-"""Bars of effective GFLOP/s by layer, written as PNG."""
+"""Bars of effective GFLOP/s by layer, or of many layers ratios by kind, written as PNG."""
 
 from __future__ import annotations
 
+import math
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,17 @@ FAMILIES = {
 COLOURS = ("#D55E00", "#56B4E9", "#0072B2", "#009E73", "#F0E442", "#999999")
 LAYERS_A_ROW = 10
 ROW_INCHES = 2.6
+# More layers than this are shown by kind.
+MOST_LAYERS = 80
 
 
 def save_plot(report: Report, path: pathlib.Path) -> None:
     """Write the bars of ``report`` to ``path``. Needs matplotlib and no display."""
     from matplotlib.figure import Figure
 
+    if len(report.results) > MOST_LAYERS:
+        _save_kinds(report, path)
+        return
     rows = panels(report)
     figure = Figure(figsize=(14, 1 + ROW_INCHES * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False)[:, 0]
@@ -44,6 +50,47 @@ def save_plot(report: Report, path: pathlib.Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     figure.savefig(path, format="png", dpi=110)
+
+
+def _save_kinds(report: Report, path: pathlib.Path) -> None:
+    """How many times as fast as each family we are, in geometric mean over each kind of layer."""
+    from matplotlib.figure import Figure
+
+    kinds = list(dict.fromkeys(result.layer.kind for result in report.results))
+    figure = Figure(figsize=(13, 4.5), layout="constrained")
+    axis = figure.subplots()
+    families = [family for family in present_families(report) if family != "nnpack"]
+    width = 0.85 / len(families)
+    for j, family in enumerate(families):
+        axis.bar(
+            [i + (j - (len(families) - 1) / 2) * width for i in range(len(kinds))],
+            [times_as_fast(report, kind, family) for kind in kinds],
+            width,
+            label=family,
+            color=COLOURS[list(FAMILIES).index(family)],
+        )
+    axis.axhline(1, color=COLOURS[0], linewidth=2, label="nnpack")
+    counts = [sum(result.layer.kind == kind for result in report.results) for kind in kinds]
+    labels = [f"{kind}\n{count} layers" for kind, count in zip(kinds, counts, strict=True)]
+    axis.set_xticks(range(len(kinds)), labels, fontsize=9)
+    axis.set_ylabel("time of the peer / time of nnpack")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.set_title(
+        f"{len(report.results)} layers on {report.machine.get('processor', 'this machine')}, "
+        f"batch {report.batch}, {threads_text(report.threads)}: geometric means by kind"
+    )
+    axis.legend(ncols=len(families) + 1, fontsize=9)
+    figure.savefig(path, format="png", dpi=110)
+
+
+def times_as_fast(report: Report, kind: str, family: str) -> float:
+    """The geometric mean of the times of ``family`` over ours, where it is exact; 0 if nowhere."""
+    logarithms = []
+    for result in report.results:
+        ours, theirs = fastest(result, "nnpack"), fastest(result, family)
+        if result.layer.kind == kind and ours and theirs and theirs.is_exact:
+            logarithms.append(math.log((theirs.seconds or 1.0) / (ours.seconds or 1.0)))
+    return math.exp(sum(logarithms) / len(logarithms)) if logarithms else 0.0
 
 
 def panels(report: Report) -> list[tuple[str, list[LayerResult]]]:
