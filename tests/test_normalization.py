@@ -129,7 +129,8 @@ def test_the_activation_is_applied_last() -> None:
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("shape", [(33, 70), (5, 4, 9000), (70, 3, 7, 7)])
+# Of ten channels one thread does one after the other, and several go through them in stages.
+@pytest.mark.parametrize("shape", [(33, 70), (5, 4, 9000), (70, 3, 7, 7), (9, 10, 67, 61)])
 def test_results_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...]) -> None:
     x, grad = np.random.default_rng(2).standard_normal((2, *shape), dtype=np.float32)
     one = nnpack.batch_norm(x, training=True, threads=1)
@@ -146,6 +147,8 @@ def test_results_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...]) 
 def test_every_extent_stays_inside_the_arrays(target: Any, side: Side) -> None:
     shapes = [(2, c, p) for c in (1, 3, 17) for p in (2, 15, 16, 17, 33, 67, 4100)]
     shapes += [(n, c, 1) for n in (2, 300) for c in (1, 15, 16, 17, 33)]
+    # Too large for one task, with too few channels to do one after the other.
+    shapes += [(1100, 2, 15), (1030, 2, 16), (500, 2, 67), (2, 3, 5500)]
 
     def check() -> None:
         for shape in shapes:
@@ -167,6 +170,9 @@ def _check_guarded(target: Any, side: Side, shape: tuple[int, int, int]) -> None
     arrays = {name: guarded_copy(array, side) for name, array in made.items()}
     for name in ("mean", "variance", "inverse_std", "grad_gamma", "grad_beta"):
         arrays[name] = guarded_array(channels, side)
+    for name in ("running_mean", "running_variance"):
+        arrays[name] = guarded_copy(np.zeros(channels, np.float32), side)
+    arrays["momentum"] = guarded_copy(np.array([0.75, 0.25, 0.5], np.float32), side)
     arrays["y"] = guarded_array(shape, side)
 
     def run(plan: Any) -> None:
@@ -176,9 +182,12 @@ def _check_guarded(target: Any, side: Side, shape: tuple[int, int, int]) -> None
         program.run({name: address(array) for name, array in arrays.items()})
 
     x, gamma, beta = arrays["x"], arrays["gamma"], arrays["beta"]
-    training = BatchNormProblem(*shape, True, True, EPS, None, True)
+    training = BatchNormProblem(*shape, True, True, EPS, None, True, True)
     run(plan_batch_norm(training, target, 1))
-    expected = exact(x, gamma, beta, *moments(x))
+    mean, variance = moments(x)
+    expected = exact(x, gamma, beta, mean, variance)
+    np.testing.assert_allclose(arrays["running_mean"], 0.25 * mean, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(arrays["running_variance"], 0.5 * variance, rtol=1e-5)
     np.testing.assert_allclose(arrays["y"], expected, rtol=0, atol=1e-3)
     run(plan_batch_norm(BatchNormProblem(*shape, True, True, EPS), target, 1))
     np.testing.assert_allclose(arrays["y"], expected, rtol=0, atol=1e-3)

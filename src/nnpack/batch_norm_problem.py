@@ -23,7 +23,8 @@ _MAX_ELEMENTS = 2**45
 class BatchNormProblem:
     """``activation(gamma * (x - mean) / sqrt(variance + eps) + beta)``, (batch, channels, pixels).
 
-    ``gamma`` and ``beta`` say whether there is one. ``training``: mean and variance are those of x.
+    ``gamma`` and ``beta`` say whether there is one. ``training``: mean and variance are those of x;
+    ``running``: and those of former batches are moved towards them.
     Raises ProblemError for an ``eps`` that is negative, DtypeError for a wrong activation.
     """
 
@@ -35,6 +36,7 @@ class BatchNormProblem:
     eps: float
     activation: Activation | ChannelSlopes | None = None
     training: bool = False
+    running: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "eps", as_number("eps", self.eps))

@@ -73,7 +73,7 @@ class Workspace:
 def with_following_statistics(plan: Plan, extents: Extents, target: Target) -> Plan:
     """``plan``, and a pass over its y, dense, for the slots mean and variance, each (channels,)."""
     space = Workspace()
-    stages = moment_stages(extents, target, space, Slot("y"), CombineMoments(terms=False), {})
+    stages = moment_stages(extents, target, space, Slot("y"), CombineMoments(), {})
     return replace(
         plan,
         stages=(*plan.stages, *stages),
@@ -105,7 +105,7 @@ def with_merged_statistics(
         "channels": channels,
         "chunks": pieces,
     }
-    combine = CombineMoments(terms=False, counted=True)
+    combine = CombineMoments(counted=True)
     return replace(
         plan,
         stages=(

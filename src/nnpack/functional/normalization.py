@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Literal, SupportsIndex, overload
 
@@ -20,6 +21,7 @@ from nnpack.errors import DtypeError, ProblemError
 from nnpack.execution import Runnable
 from nnpack.functional.running import planned_program, result, run
 from nnpack.functional.stating import kept
+from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
 __all__ = ["batch_norm", "batch_norm_gradient", "fold_batch_norm"]
@@ -94,9 +96,9 @@ def batch_norm(
     running = ("mean" in inputs) + ("variance" in inputs)
     if running == 1 or not (running or training):
         raise ProblemError("mean and variance must both be given; only training can do without")
-    flags = "gamma" in inputs, "beta" in inputs
+    flags = "gamma" in inputs, "beta" in inputs, training, bool(training and running)
     inputs["x"] = x
-    words = (batch, channels, pixels), flags, training, resolve_num_threads(threads)
+    words = (batch, channels, pixels), flags, resolve_num_threads(threads)
     program = kept(_program, words, eps, activation)
     if not training:
         y = result(x.shape, out, inputs, in_place=True)
@@ -104,31 +106,35 @@ def batch_norm(
             inputs["x"] = np.ascontiguousarray(x)
             run(program, {**inputs, "y": y, **activation_arrays(activation)})
         return y
+    assert program is not None
     factor = as_number("momentum", momentum)
     y = result(x.shape, out, inputs, in_place=True)
-    _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
-    arrays = {**inputs, "x": np.ascontiguousarray(x), "y": y, **activation_arrays(activation)}
-    moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
-    assert program is not None
-    run(program, {**arrays, **moments})
+    arrays = {**inputs, **activation_arrays(activation)}
     if running:
-        _update_running(mean, moments["mean"], factor)
-        pixels_in_all = batch * pixels
-        unbiased = pixels_in_all / (pixels_in_all - 1)
-        _update_running(variance, moments["variance"], factor, unbiased)
+        _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
+        arrays |= {f"running_{name}": inputs[name] for name in ("mean", "variance")}
+        arrays["momentum"] = _weights(factor, batch * pixels)
+    moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
+    run(program, {**arrays, "x": np.ascontiguousarray(x), "y": y, **moments})
+    if running:
+        _copy_back(mean, inputs["mean"])
+        _copy_back(variance, inputs["variance"])
     return y, moments["mean"], moments["inverse_std"]
 
 
 def _program(
     extents: tuple[int, int, int],
-    flags: tuple[bool, bool],
-    training: bool,
+    flags: tuple[bool, bool, bool, bool],
     threads: int,
     eps: float,
     activation: Activation | None,
 ) -> Runnable | None:
-    """The program of a batch normalisation, unless there is nothing to compute."""
-    problem = BatchNormProblem(*extents, *flags, eps, activation, training)
+    """The program of a batch normalisation, unless there is nothing to compute.
+
+    ``flags``: gamma, beta, training, running.
+    """
+    gamma, beta, training, running = flags
+    problem = BatchNormProblem(*extents, gamma, beta, eps, activation, training, running)
     return None if problem.is_empty else planned_program(plan_batch_norm, problem, threads)
 
 
@@ -252,14 +258,17 @@ def _check_writeable(others: Mapping[str, Float32Array], **running: object) -> N
                 raise ProblemError(f"{name} overlaps {other}, and training changes it; copy it")
 
 
-def _update_running(
-    running: object, batch: Float32Array, momentum: float, unbiased: float = 1.0
-) -> None:
-    """``running = (1 - momentum) * running + momentum * unbiased * batch``, in place.
+@functools.lru_cache(maxsize=256)
+def _weights(momentum: float, count: int) -> Float32Array:
+    """What running moments keep, and what they take of mean and biased variance of ``count``."""
+    unbiased = momentum * count / (count - 1)
+    weights = np.array([1.0 - momentum, momentum, unbiased], np.float32)
+    weights.setflags(write=False)
+    return weights
 
-    In float64, rounded once.
-    """
+
+def _copy_back(running: object, moved: Float32Array) -> None:
+    """Write running moments where they came from, unless that is where they are."""
     assert isinstance(running, np.ndarray)
-    moved = np.multiply(running, 1.0 - momentum, dtype=np.float64)
-    moved += np.multiply(batch, momentum * unbiased, dtype=np.float64)
-    running[...] = moved
+    if address(running) != address(moved):
+        running[...] = moved

@@ -20,7 +20,7 @@ from nnpack.execution import Runnable
 from nnpack.functional.running import planned_program, result
 from nnpack.functional.stating import kept
 from nnpack.pool_problem import PoolKind, PoolProblem, RowStrides
-from nnpack.runtime.memory import address
+from nnpack.runtime.memory import address, empty_indices
 from nnpack.settings import resolve_num_threads
 
 __all__ = [
@@ -239,7 +239,7 @@ def _pool(
         if program is not None:
             program.run(addresses)
         return y
-    indices = np.empty(problem.y_shape, np.int64)
+    indices = empty_indices(problem.y_shape)
     if program is not None:
         program.run({**addresses, "indices": address(indices)})
     return y, indices

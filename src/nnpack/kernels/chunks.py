@@ -25,8 +25,10 @@ CHUNKS = dict.fromkeys(("images", "part", "image_chunks", "parts"), "index")
 
 _UNROLL = 4
 
-Element = Callable[["Value", "Mask"], "Value"]
+Elements = Callable[["Value", "Mask"], tuple["Value", ...]]
 """What is summed of the numbers at an offset, under a mask."""
+Write = Callable[["Value", "Mask"], None]
+"""Writes the numbers at an offset, under a mask."""
 
 
 def emit_each(
@@ -75,90 +77,157 @@ def chunk_size(asm: Assembler, args: Arguments, number: Value) -> Value:
     return images * asm.minimum(args["pixels"] - pixel, args["part"])
 
 
-def find_chunk(asm: Assembler, args: Arguments, task: Value, planes: bool) -> _Chunk:
+class Channels:
+    """A vector of channels: what there is of each is in a lane of its own."""
+
+    def __init__(self, asm: Assembler, first: Value, count: Value) -> None:
+        """Channel ``first`` of ``count`` and those behind it."""
+        self.asm = asm
+        self.first = first
+        self.mask: Mask = asm.lanes_below(count - first)
+
+    def load(self, source: Value, offset: Index = 0) -> Value:
+        """``source[offset + channel]``."""
+        return self.asm.load(source, self.first + offset, mask=self.mask)
+
+    def store(self, value: Value, to: Value, offset: Index = 0) -> None:
+        """Write ``to[offset + channel]``."""
+        self.asm.store(value, to, self.first + offset, mask=self.mask)
+
+
+class Channel(Channels):
+    """A single channel: what there is of it is in every lane."""
+
+    def __init__(self, asm: Assembler, number: Value) -> None:
+        self.asm = asm
+        self.first = number
+
+    def load(self, source: Value, offset: Index = 0) -> Value:
+        """``source[offset + channel]``."""
+        return self.asm.broadcast(source, self.first + offset)
+
+    def store(self, value: Value, to: Value, offset: Index = 0) -> None:
+        """Write ``to[offset + channel]``."""
+        self.asm.store(self.asm.extract(value, 0), to, self.first + offset)
+
+
+def emit_channels(
+    asm: Assembler,
+    args: Arguments,
+    tasks: tuple[Index, Index],
+    each_chunk: Callable[[Chunk], None],
+    then: Callable[[Channel], Write],
+) -> None:
+    """Emit all that is done to the channels of the tasks, which have planes, one after the other.
+
+    First ``each_chunk`` of the channel's, in order; then the numbers are written in the way that
+    ``then`` gives, once it has made of the chunks what there is to be made. A task is ``block``
+    channels.
+    """
+    batch, channels, pixels, block = args.load("batch", "channels", "pixels", "block")
+    stop = asm.minimum(asm.index(tasks[1]) * block, channels)
+    with asm.loop(stop, start=asm.index(tasks[0]) * block) as number:
+        channel = Channel(asm, number)
+        with asm.loop(args["image_chunks"] * args["parts"]) as chunk:
+            each_chunk(Chunk(asm, args, chunk, channel))
+        write = then(channel)
+        with asm.loop(batch) as image:
+            start = (image * channels + number) * pixels
+
+            def write_at(
+                offset: Value, mask: Mask, _: int, write: Write = write, start: Value = start
+            ) -> None:
+                write(start + offset, mask)
+
+            emit_vectors(asm, pixels, write_at, unroll=_UNROLL)
+
+
+def find_chunk(asm: Assembler, args: Arguments, task: Value, planes: bool) -> Chunk:
     """The chunk of a task."""
-    return (_Chunk if planes else _ColumnChunk)(asm, args, task)
+    chunks = args["image_chunks"] * args["parts"]
+    number, place = task % chunks, task // chunks
+    if planes:
+        return Chunk(asm, args, number, Channel(asm, place))
+    channels = Channels(asm, place * asm.lanes, args["channels"])
+    return _ColumnChunk(asm, args, number, channels)
 
 
-class _Chunk:
+class Chunk:
     """The numbers of one channel in some images, or in a part of one."""
 
-    def __init__(self, asm: Assembler, args: Arguments, task: Value) -> None:
+    def __init__(self, asm: Assembler, args: Arguments, number: Value, channels: Channels) -> None:
         self.asm = asm
         self.args = args
-        chunks = args["image_chunks"] * args["parts"]
-        self.number, self.channel = task % chunks, task // chunks
-        self.count = chunk_size(asm, args, self.number)
+        self.number = number
+        self.channels = channels
+        self.count = chunk_size(asm, args, number)
 
-    def sum(self, element: Element) -> Value:
-        """The sum over the chunk, in every lane."""
+    def sums(self, elements: Elements, count: int) -> list[Value]:
+        """The sums over the chunk of the ``count`` values of ``elements``, each in every lane."""
         asm, args = self.asm, self.args
         image = self.number // args["parts"] * args["images"]
         pixel = self.number % args["parts"] * args["part"]
         width = asm.minimum(args["pixels"] - pixel, args["part"])
-        sums = {n: asm.zeros() for n in range(_UNROLL)}
+        chains = _Chains(asm, count)
         stop = asm.minimum(args["batch"], image + args["images"])
-        with asm.loop(stop, start=image, carry=sums) as row:
-            start = (row * args["channels"] + self.channel) * args["pixels"] + pixel
+        with asm.loop(stop, start=image, carry=chains.state) as row:
+            start = (row * args["channels"] + self.channels.first) * args["pixels"] + pixel
 
             def add(offset: Value, mask: Mask, n: int, start: Value = start) -> None:
-                value = element(start + offset, mask)
+                values = elements(start + offset, mask)
                 if mask is not None:
-                    value = asm.select(mask, value, asm.zeros())
-                sums[n] = sums[n] + value
+                    values = tuple(asm.select(mask, value, asm.zeros()) for value in values)
+                chains.add(values, n)
 
-            emit_vectors(asm, width, add, carry=sums, unroll=_UNROLL)
-        return asm.splat(emit_lane_sum(asm, list(sums.values())))
+            emit_vectors(asm, width, add, carry=chains.state, unroll=_UNROLL)
+        return [asm.splat(emit_lane_sum(asm, vectors)) for vectors in chains.vectors()]
 
     def load_first(self, x: Value) -> Value:
         """The first number of the chunk, in every lane."""
         pixel = self.number % self.args["parts"] * self.args["part"]
         image = self.number // self.args["parts"] * self.args["images"]
-        plane = image * self.args["channels"] + self.channel
+        plane = image * self.args["channels"] + self.channels.first
         return self.asm.broadcast(x, plane * self.args["pixels"] + pixel)
 
     def store(self, value: Value, to: Value) -> None:
-        """Write what every lane has to ``to[number, channel]``."""
-        offset = self.number * self.args["channels"] + self.channel
-        self.asm.store(self.asm.extract(value, 0), to, offset)
-
-    def load(self, source: Value) -> Value:
-        """The number of the channel, in every lane."""
-        return self.asm.broadcast(source, self.channel)
+        """Write ``value`` to ``to[number, channel]``."""
+        self.channels.store(value, to, self.number * self.args["channels"])
 
 
-class _ColumnChunk(_Chunk):
+class _ColumnChunk(Chunk):
     """The numbers of a vector of channels in some images of one pixel."""
 
-    def __init__(self, asm: Assembler, args: Arguments, task: Value) -> None:
-        super().__init__(asm, args, task)
-        self.channel = self.channel * asm.lanes
-        self.mask = asm.lanes_below(args["channels"] - self.channel)
-
-    def sum(self, element: Element) -> Value:
-        """The sum over the chunk, of each channel."""
-        asm, image, channels = self.asm, self.number * self.args["images"], self.args["channels"]
-        sums = {n: asm.zeros() for n in range(_UNROLL)}
+    def sums(self, elements: Elements, count: int) -> list[Value]:
+        """The sums over the chunk of the ``count`` values of ``elements``, of each channel."""
+        asm, image, pitch = self.asm, self.number * self.args["images"], self.args["channels"]
+        first, mask, chains = self.channels.first, self.channels.mask, _Chains(asm, count)
         stop = asm.minimum(self.args["batch"], image + self.args["images"])
         several = image + (stop - image) // _UNROLL * _UNROLL
-        with asm.loop(several, start=image, step=_UNROLL, carry=sums) as row:
+        with asm.loop(several, start=image, step=_UNROLL, carry=chains.state) as row:
             for n in range(_UNROLL):
-                sums[n] = sums[n] + element((row + n) * channels + self.channel, self.mask)
-        with asm.loop(stop, start=several, carry=sums) as row:
-            sums[0] = sums[0] + element(row * channels + self.channel, self.mask)
-        return (sums[0] + sums[1]) + (sums[2] + sums[3])
+                chains.add(elements((row + n) * pitch + first, mask), n)
+        with asm.loop(stop, start=several, carry=chains.state) as row:
+            chains.add(elements(row * pitch + first, mask), 0)
+        return [(a + b) + (c + d) for a, b, c, d in chains.vectors()]
 
     def load_first(self, x: Value) -> Value:
         """The first numbers of the channels."""
-        image = self.number * self.args["images"]
-        offset = image * self.args["channels"] + self.channel
-        return self.asm.load(x, offset, mask=self.mask)
+        return self.channels.load(x, self.number * self.args["images"] * self.args["channels"])
 
-    def store(self, value: Value, to: Value) -> None:
-        """Write the lanes to ``to[number, channel ...]``."""
-        offset = self.number * self.args["channels"] + self.channel
-        self.asm.store(value, to, offset, mask=self.mask)
 
-    def load(self, source: Value) -> Value:
-        """The numbers of the channels."""
-        return self.asm.load(source, self.channel, mask=self.mask)
+class _Chains:
+    """Sums of several things, each in as many vectors as are added one behind the other."""
+
+    def __init__(self, asm: Assembler, count: int) -> None:
+        self._numbers = range(count)
+        keys = ((number, n) for number in self._numbers for n in range(_UNROLL))
+        self.state = dict.fromkeys(keys, asm.zeros())
+
+    def add(self, values: tuple[Value, ...], n: int) -> None:
+        """Add a vector of each to chain ``n``."""
+        for number, value in zip(self._numbers, values, strict=True):
+            self.state[number, n] = self.state[number, n] + value
+
+    def vectors(self) -> list[list[Value]]:
+        """Those of each sum."""
+        return [[self.state[number, n] for n in range(_UNROLL)] for number in self._numbers]

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
-from nnpack.kernels.chunks import CHUNKS, EXTENTS, emit_each, find_chunk
+from nnpack.kernels.chunks import (
+    CHUNKS,
+    EXTENTS,
+    Channels,
+    Chunk,
+    emit_channels,
+    emit_each,
+    find_chunk,
+)
 from nnpack.kernels.stage import Arguments, emit_stage
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Mask, Value
+
+
+_SUMS = ("bias_sums", "slope_sums")
 
 
 @dataclass(frozen=True)
@@ -31,16 +43,19 @@ class ChunkGradients:
         """Emit the stage."""
         with emit_stage(asm, self.fields) as (args, first, last, _):
             with asm.loop(last, start=first) as task:
-                chunk = find_chunk(asm, args, task, self.planes)
-                x, grad, mean = args["x"], args["grad"], chunk.load(args["mean"])
+                _store_sums(asm, args, find_chunk(asm, args, task, self.planes))
 
-                def product(offset: Value, mask: Mask, mean: Value = mean) -> Value:
-                    distance = asm.load(x, offset, mask=mask) - mean
-                    return distance * asm.load(grad, offset, mask=mask)
 
-                total = chunk.sum(lambda offset, mask: asm.load(grad, offset, mask=mask))
-                chunk.store(total, args["bias_sums"])
-                chunk.store(chunk.sum(product), args["slope_sums"])
+def _store_sums(asm: Assembler, args: Arguments, chunk: Chunk) -> None:
+    """Write ``sum(g), sum(g * (x - mean))`` of a chunk."""
+    x, grad, mean = args["x"], args["grad"], chunk.channels.load(args["mean"])
+
+    def elements(offset: Value, mask: Mask) -> tuple[Value, Value]:
+        slope = asm.load(grad, offset, mask=mask)
+        return slope, (asm.load(x, offset, mask=mask) - mean) * slope
+
+    for name, value in zip(_SUMS, chunk.sums(elements, len(_SUMS)), strict=True):
+        chunk.store(value, args[name])
 
 
 @dataclass(frozen=True)
@@ -68,31 +83,29 @@ class CombineGradients:
         """Emit the stage."""
         with emit_stage(asm, self.fields) as (args, first, last, _):
             with asm.loop(last, start=first) as task:
-                channel = task * asm.lanes
-                mask = asm.lanes_below(args["channels"] - channel)
-                sums = {"bias_sums": asm.zeros(), "slope_sums": asm.zeros()}
-                with asm.loop(args["image_chunks"] * args["parts"], carry=sums) as number:
-                    for name, value in list(sums.items()):
-                        offset = number * args["channels"] + channel
-                        sums[name] = value + asm.load(args[name], offset, mask=mask)
-                for name, value in self._terms(asm, args, channel, mask, sums).items():
-                    asm.store(value, args[name], channel, mask=mask)
+                channels = Channels(asm, task * asm.lanes, args["channels"])
+                terms = _combine(asm, args, channels, self.gamma, self.constant)
+                for name, value in terms.items():
+                    channels.store(value, args[name])
 
-    def _terms(
-        self, asm: Assembler, args: Arguments, channel: Value, mask: Value, sums: dict[str, Value]
-    ) -> dict[str, Value]:
-        inverse = asm.load(args["inverse_std"], channel, mask=mask)
-        grad_gamma = sums["slope_sums"] * inverse
-        factor = inverse
-        if self.gamma:
-            factor = inverse * asm.load(args["gamma"], channel, mask=mask)
-        terms = {"grad_gamma": grad_gamma, "grad_beta": sums["bias_sums"], "factor": factor}
-        if not self.constant:
-            count = asm.splat(asm.to_float(args["batch"] * args["pixels"]))
-            share = asm.divide(factor, count)
-            terms["slope"] = share * grad_gamma * inverse
-            terms["bias"] = share * sums["bias_sums"]
-        return terms
+
+def _combine(
+    asm: Assembler, args: Arguments, channels: Channels, gamma: bool, constant: bool
+) -> dict[str, Value]:
+    """Gradients of gamma and beta, written, and the terms of that of x, which are not."""
+    sums = dict.fromkeys(_SUMS, asm.zeros())
+    with asm.loop(args["image_chunks"] * args["parts"], carry=sums) as number:
+        for name, value in list(sums.items()):
+            sums[name] = value + channels.load(args[name], number * args["channels"])
+    inverse = channels.load(args["inverse_std"])
+    grad_beta, grad_gamma = sums["bias_sums"], sums["slope_sums"] * inverse
+    channels.store(grad_gamma, args["grad_gamma"])
+    channels.store(grad_beta, args["grad_beta"])
+    factor = inverse * channels.load(args["gamma"]) if gamma else inverse
+    if constant:
+        return {"factor": factor}
+    share = asm.divide(factor, asm.splat(asm.to_float(args["batch"] * args["pixels"])))
+    return {"factor": factor, "slope": share * grad_gamma * inverse, "bias": share * grad_beta}
 
 
 @dataclass(frozen=True)
@@ -122,12 +135,54 @@ class InputGradient:
                     return tuple(asm.broadcast(args[name], channel) for name in names)
                 return tuple(asm.load(args[name], channel, mask=mask) for name in names)
 
-            def write(offset: Value, mask: Mask, factor: Value, *terms: Value) -> None:
-                value = asm.load(args["grad"], offset, mask=mask) * factor
-                if terms:
-                    mean, slope, bias = terms
-                    distance = asm.load(args["x"], offset, mask=mask) - mean
-                    value = value - asm.fma(slope, distance, bias)
-                asm.store(value, args["y"], offset, mask=mask)
-
+            write = _write_gradient(asm, args)
             emit_each(asm, args, (first, last), self.planes, terms_of, write)
+
+
+def _write_gradient(asm: Assembler, args: Arguments) -> Callable[..., None]:
+    """What writes the numbers at an offset, given the factor and, if any, mean, slope and bias."""
+
+    def write(offset: Value, mask: Mask, factor: Value, *terms: Value) -> None:
+        value = asm.load(args["grad"], offset, mask=mask) * factor
+        if terms:
+            mean, slope, bias = terms
+            distance = asm.load(args["x"], offset, mask=mask) - mean
+            value = value - asm.fma(slope, distance, bias)
+        asm.store(value, args["y"], offset, mask=mask)
+
+    return write
+
+
+@dataclass(frozen=True)
+class GradientChannels:
+    """`ChunkGradients`, `CombineGradients` and `InputGradient`, one channel after the other.
+
+    As in `normalization.NormalizeChannels`.
+    """
+
+    gamma: bool
+    constant: bool
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        names = ["x", "grad", "mean", "inverse_std", *(["gamma"] if self.gamma else [])]
+        pointers = dict.fromkeys((*names, *_SUMS, "y", "grad_gamma", "grad_beta"), "pointer")
+        return {**pointers, "block": "index", **EXTENTS, **CHUNKS}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            write = _write_gradient(asm, args)
+
+            def differentiate(channel: Channels) -> Callable[[Value, Mask], None]:
+                found = _combine(asm, args, channel, self.gamma, self.constant)
+                terms = [found.pop("factor")]
+                if found:
+                    terms += [channel.load(args["mean"]), *found.values()]
+                return lambda offset, mask: write(offset, mask, *terms)
+
+            def sum_chunk(chunk: Chunk) -> None:
+                _store_sums(asm, args, chunk)
+
+            emit_channels(asm, args, (first, last), sum_chunk, differentiate)

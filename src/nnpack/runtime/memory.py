@@ -181,13 +181,13 @@ class _Lease:
 
     __slots__ = ("__array_interface__", "_block", "_give")
 
-    def __init__(self, block: Block, shape: tuple[int, ...]) -> None:
+    def __init__(self, block: Block, shape: tuple[int, ...], typestr: str) -> None:
         self._block = block
         self._give = _outputs.give  # held here, for the module may be gone before the last array
         self.__array_interface__ = {
             "data": (block.address, False),
             "shape": shape,
-            "typestr": _FLOAT32,
+            "typestr": typestr,
             "version": 3,
         }
 
@@ -195,8 +195,8 @@ class _Lease:
         self._give(self._block)
 
 
-_FLOAT32_TYPE = np.dtype(np.float32)
-_FLOAT32 = _FLOAT32_TYPE.str
+_FLOAT32_TYPE, _INT64_TYPE = np.dtype(np.float32), np.dtype(np.int64)
+_FLOAT32, _INT64 = _FLOAT32_TYPE.str, _INT64_TYPE.str
 
 
 def empty_output(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -204,7 +204,15 @@ def empty_output(shape: tuple[int, ...]) -> NDArray[np.float32]:
     nbytes = 4 * math.prod(shape)
     if nbytes < SMALL_OUTPUT:
         return np.empty(shape, _FLOAT32_TYPE)
-    return np.asarray(_Lease(_outputs.take(size_class(nbytes)), shape))
+    return np.asarray(_Lease(_outputs.take(size_class(nbytes)), shape, _FLOAT32))
+
+
+def empty_indices(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """`empty_output`, of int64."""
+    nbytes = 8 * math.prod(shape)
+    if nbytes < SMALL_OUTPUT:
+        return np.empty(shape, _INT64_TYPE)
+    return np.asarray(_Lease(_outputs.take(size_class(nbytes)), shape, _INT64))
 
 
 def size_class(nbytes: int) -> int:
