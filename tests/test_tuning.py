@@ -11,6 +11,7 @@ import pytest
 
 import nnpack
 from nnpack import tuning
+from nnpack.geometry import dense_strides
 from nnpack.tuning import interleave
 from tests import oracle
 from tests.plans import integers
@@ -108,6 +109,31 @@ def test_layers_that_tune_measure_each_shape_once(monkeypatch: pytest.MonkeyPatc
     assert len(measured) == twice
     _layer()(_image((3, *SHAPE[1:])))
     assert len(measured) == twice
+
+
+def test_parts_of_larger_arrays_are_tuned_as_arrays_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tuning, "interleave", lambda runs, _: dict.fromkeys(runs, 1.0))
+    planned, plan_choice = [], tuning.plan_choice
+
+    def watch(problem: Any, *others: Any) -> Any:
+        planned.append((problem.x_strides, problem.y_strides))
+        return plan_choice(problem, *others)
+
+    monkeypatch.setattr(tuning, "plan_choice", watch)
+    x = _image((2, *SHAPE[1:]))
+    features = np.zeros((2, 64, *SHAPE[2:]), np.float32)
+    features[:, 8 : 8 + SHAPE[1]] = x
+    expected = _layer()(x)
+    y = features[:, -expected.shape[1] :]
+    _layer(tune=True)(features[:, 8 : 8 + SHAPE[1]], out=y)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    # What is measured on are arrays of the extents alone.
+    assert set(planned) == {(dense_strides(x.shape)[:3], dense_strides(y.shape))}
+    count = len(planned)
+    _layer(tune=True)(x)
+    assert len(planned) == count
 
 
 class _Time:

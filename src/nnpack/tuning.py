@@ -61,6 +61,7 @@ def tune_problem(
             return
         if not again and wisdom.recall(problem, algorithm, target, threads) is not None:
             return
+        problem = wisdom.laid_densely(problem)  # as the arrays measured on lie
         choices = list_choices(problem, algorithm, target)
         x = np.random.default_rng(0).standard_normal(problem.x_shape, np.float32)
         # What is added to the result does not change which way is the fastest.

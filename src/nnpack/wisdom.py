@@ -35,6 +35,7 @@ __all__ = [
     "generation",
     "import_wisdom",
     "keep",
+    "laid_densely",
     "recall",
 ]
 
@@ -125,6 +126,12 @@ def export_wisdom() -> str:
     return json.dumps({"format": _FORMAT, "outcomes": records}, indent=1)
 
 
+def laid_densely(problem: AnyProblem) -> AnyProblem:
+    """``problem`` of dense arrays, neither of which is part of a larger one."""
+    strides = dense_strides(problem.x_shape)[:3], dense_strides(problem.y_shape)
+    return replace(problem, x_strides=strides[0], y_strides=strides[1])
+
+
 def import_wisdom(text: str) -> int:
     """Keep what `export_wisdom` wrote; return how many outcomes hold here.
 
@@ -166,10 +173,9 @@ def _parse(text: str) -> list[dict[str, Any]]:
 def _question(problem: AnyProblem, algorithm: str, target: Target, threads: int) -> dict[str, Any]:
     """The fields of a record that say what it answers.
 
-    How x lies in memory is no part of it, nor whether there is a residual.
+    How arrays lie in memory is no part of it, nor whether there is a residual.
     """
-    epilogue = replace(problem.epilogue, residual=None)
-    dense = replace(problem, x_strides=dense_strides(problem.x_shape)[:3], epilogue=epilogue)
+    dense = laid_densely(replace(problem, epilogue=replace(problem.epilogue, residual=None)))
     return {
         "machine": dict(machine_of(target)),
         "threads": threads,
