@@ -12,6 +12,7 @@ import pytest
 import nnpack
 from nnpack import tuning
 from nnpack.geometry import dense_strides
+from nnpack.planner import plan_choice
 from nnpack.tuning import interleave
 from tests import oracle
 from tests.plans import integers
@@ -115,13 +116,13 @@ def test_parts_of_larger_arrays_are_tuned_as_arrays_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tuning, "interleave", lambda runs, _: dict.fromkeys(runs, 1.0))
-    planned, plan_choice = [], tuning.plan_choice
+    planned = []
 
     def watch(problem: Any, *others: Any) -> Any:
         planned.append((problem.x_strides, problem.y_strides))
         return plan_choice(problem, *others)
 
-    monkeypatch.setattr(tuning, "plan_choice", watch)
+    monkeypatch.setattr("nnpack.tuning.plan_choice", watch)
     x = _image((2, *SHAPE[1:]))
     features = np.zeros((2, 64, *SHAPE[2:]), np.float32)
     features[:, 8 : 8 + SHAPE[1]] = x
