@@ -11,6 +11,7 @@ import pytest
 
 import nnpack
 from nnpack.algorithms.derivative import plan_activation_gradient
+from nnpack.elementwise_problem import ActivationGradientProblem
 from nnpack.execution import Program
 from nnpack.runtime.memory import address
 from tests.guard import Side, guarded_array, guarded_copy, run_guarded
@@ -70,7 +71,7 @@ def test_derivatives_are_right_everywhere(target: Any, activation: Any, derivati
     near = np.linspace(-12, 12, 20_001)
     x = np.concatenate([near, [-100, 100, -1e4, 1e4, 0.0, -0.0]]).astype(np.float32)
     grad, y = np.full_like(x, 2), np.empty_like(x)
-    plan = plan_activation_gradient((activation, x.size), target, 1)
+    plan = plan_activation_gradient(ActivationGradientProblem(activation, x.size), target, 1)
     arrays = {"x": address(x), "grad": address(grad), "y": address(y)}
     Program(plan.stages, target, 1, 0).run(arrays)
     expected = 2 * derivative(np.clip(x.astype(np.float64), -700, 700))
@@ -93,7 +94,9 @@ def test_every_length_stays_inside_the_arrays(target: Any, side: Side) -> None:
         for size in [*range(1, 70), 8191, 8193]:
             x = guarded_copy(np.linspace(-2, 2, size, dtype=np.float32), side)
             y = guarded_array(size, side)
-            plan = plan_activation_gradient((nnpack.Tanh(), size), target, 1)
+            plan = plan_activation_gradient(
+                ActivationGradientProblem(nnpack.Tanh(), size), target, 1
+            )
             arrays = {"x": address(x), "grad": address(x), "y": address(y)}
             Program(plan.stages, target, 1, 0).run(arrays)
             np.testing.assert_allclose(y, x / np.cosh(x) ** 2, atol=1e-6)

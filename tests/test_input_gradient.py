@@ -184,7 +184,7 @@ def test_an_explanation_names_what_is_used() -> None:
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"accumulate": True}, nnpack.ProblemError, "needs out="),
-    ({"accumulate": 1}, nnpack.DtypeError, "must be a bool"),
+    ({"accumulate": 1}, nnpack.DtypeError, "must be True or False"),
     ({"input_shape": (2, 4, 8, 9)}, nnpack.ProblemError, r"grad_output.shape.*must be \(2, 5, 8"),
     ({"input_shape": (2, 4, 7)}, nnpack.ProblemError, "4 dimensions"),
     ({"groups": 2}, nnpack.ProblemError, "groups"),

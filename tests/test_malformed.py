@@ -33,6 +33,12 @@ MALFORMED: dict[str, Callable[[], object]] = {
     "slopes that are words": lambda: nn.Prelu(("a", "b")),
     "a slope beyond float32": lambda: nn.Prelu((1e300,)),
     "no list of arrays": lambda: nn.concat(None),
+    "no threads for nothing": lambda: nn.batch_norm_gradient(
+        X[:0], X[:0], None, ones(3), ones(3), threads=0
+    ),
+    "no threads for no numbers": lambda: nn.activation_gradient(
+        ones(0), ones(0), nn.Tanh(), threads=0
+    ),
     "ragged labels": lambda: nn.cross_entropy(ones(2, 3), [[1], [1, 2]]),
     "a list as an algorithm": lambda: nn.conv2d_weight_gradient(
         X, GRADIENT, (5, 3, 3, 3), algorithm=["direct"]

@@ -99,7 +99,10 @@ def test_whatever_else_is_computed_has_a_line_a_call(capsys: pytest.CaptureFixtu
     nnpack.max_pool2d(x[:, :, :, :5], 3, threads=1)
     nnpack.softmax(np.ones((3, 1237), np.float32), threads=1)
     nnpack.conv2d_weight_gradient(x, np.ones((1, 3, 7, 5), np.float32), (3, 2, 3, 3), threads=1)
+    nnpack.activation_gradient(x[0, 0, 0], x[0, 0, 0], nnpack.Mish(), threads=1)
+    nnpack.Linear(x[0, 0], threads=1)(x)
     lines = [line for line in _lines(capsys) if line[1] == "call"]
-    assert [line[2] for line in lines] == ["pool", "softmax", "weight_gradient"]
+    names = ["pool", "softmax", "weight_gradient", "activation_gradient", "product"]
+    assert [line[2] for line in lines] == names
     assert "1237" in lines[1][5]
     assert lines[2][5].startswith(SHAPE)

@@ -169,7 +169,7 @@ def test_an_explanation_names_what_is_used() -> None:
 
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"accumulate": True}, nnpack.ProblemError, "needs out="),
-    ({"accumulate": None}, nnpack.DtypeError, "must be a bool"),
+    ({"accumulate": None}, nnpack.DtypeError, "must be True or False"),
     ({"weight_shape": (4, 4, 3, 3)}, nnpack.ProblemError, r"grad_output.shape.*must be \(2, 4, 7"),
     ({"weight_shape": (5, 3, 3, 3)}, nnpack.ProblemError, "weight.shape"),
     ({"weight_shape": (5, 4, 3)}, nnpack.ProblemError, "4 dimensions"),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nnpack.epilogue import Epilogue
+from nnpack.epilogue import Activation, Epilogue
 from nnpack.frozen import dataclass
 
-__all__ = ["ElementwiseProblem"]
+__all__ = ["ActivationGradientProblem", "ElementwiseProblem"]
 
 
 @dataclass(frozen=True)
@@ -21,3 +21,11 @@ class ElementwiseProblem:
     channels: int = 1
     width: int = 0
     product: bool = False
+
+
+@dataclass(frozen=True)
+class ActivationGradientProblem:
+    """``y = grad * f'(x)`` for ``count`` numbers of dense arrays; f is no `Prelu`."""
+
+    activation: Activation
+    count: int

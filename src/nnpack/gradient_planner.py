@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
-from nnpack.algorithms.base import FLOAT_BYTES, Estimate
+from nnpack.admission import Demand, possible_algorithms
+from nnpack.algorithms.base import FLOAT_BYTES
 from nnpack.algorithms.output_gradient import plan_masked, weight_block_bytes
 from nnpack.algorithms.weight_gradient_base import MergingGradient, WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_table import (
@@ -14,12 +15,11 @@ from nnpack.algorithms.weight_gradient_table import (
 )
 from nnpack.codegen.target import Target
 from nnpack.epilogue import ChannelSlopes
-from nnpack.errors import AlgorithmError
 from nnpack.explanation import Candidate, Explanation
 from nnpack.frozen import replace
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.plan import Plan
-from nnpack.planner import check_algorithm, inaccuracy, refusal_message
+from nnpack.planner import check_algorithm
 
 __all__ = ["explain_weight_gradient", "plan_weight_gradient", "weight_gradient_planner"]
 
@@ -125,7 +125,7 @@ def _ask(
     )
     return Candidate(
         algorithm.name,
-        _inaccuracy(problem, estimate),
+        _demand(problem).inaccuracy(estimate),
         estimate.seconds,
         estimate.error,
         plan.workspace_bytes,
@@ -135,21 +135,10 @@ def _ask(
 
 
 def _choose(problem: WeightGradientProblem, name: str, target: Target) -> WeightGradientAlgorithm:
-    reasons = []
-    possible: list[tuple[float, int, WeightGradientAlgorithm]] = []
-    for n, algorithm in enumerate(find_gradient_algorithms(name)):
-        reason = algorithm.refusal(problem, target)
-        if reason is None:
-            estimate = algorithm.estimate(problem, target)
-            reason = _inaccuracy(problem, estimate)
-            if reason is None:
-                possible.append((estimate.seconds, n, algorithm))
-                continue
-        reasons.append(reason)
-    if possible:
-        return min(possible, key=lambda item: item[:2])[2]
-    raise AlgorithmError(refusal_message(name, reasons or ["does not compute weight gradients"]))
+    menu, otherwise = find_gradient_algorithms(name), "does not compute weight gradients"
+    possible = possible_algorithms(name, menu, problem, target, _demand(problem), otherwise)
+    return min(possible, key=lambda pair: pair[1].seconds)[0]
 
 
-def _inaccuracy(problem: WeightGradientProblem, estimate: Estimate) -> str | None:
-    return inaccuracy(problem.forward.accuracy, problem.depth, estimate)
+def _demand(problem: WeightGradientProblem) -> Demand:
+    return Demand(problem.forward.accuracy, problem.depth)

@@ -7,14 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 from nnpack import wisdom
+from nnpack.admission import Demand, possible_algorithms
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
     VARIANT_MARK,
     Algorithm,
     Estimate,
     TransposedAlgorithm,
-    direct_error,
-    direct_relative_l2,
     list_variants,
 )
 from nnpack.algorithms.fill import fill_stage
@@ -25,7 +24,6 @@ from nnpack.algorithms.following import (
     with_following_passes,
 )
 from nnpack.algorithms.output_gradient import input_block_bytes, plan_masked
-from nnpack.algorithms.storage import GREATEST_PER_L2, MAX_ROUNDING
 from nnpack.algorithms.table import (
     algorithm_names,
     find_algorithms,
@@ -37,7 +35,7 @@ from nnpack.explanation import AnyProblem, Candidate, Explanation
 from nnpack.frozen import dataclass, replace
 from nnpack.output_gradient_problem import OutputGradientProblem
 from nnpack.plan import Plan, combine_plans
-from nnpack.problem import Accuracy, Problem, TransposedProblem
+from nnpack.problem import Problem, TransposedProblem
 from nnpack.transposed import has_gaps, is_one_phase, transposed_phases
 from nnpack.verbose import is_verbose, report
 
@@ -49,21 +47,13 @@ __all__ = [
     "check_algorithm",
     "check_applicable",
     "explain",
-    "inaccuracy",
     "list_choices",
     "make_masked_plan",
     "make_plan",
     "plan_choice",
-    "refusal_message",
+    "writes_early",
 ]
 
-# What each accuracy allows of max|error| / max|reference|, and of the relative L2 error.
-ERROR_BOUNDS = {"fast": (5e-5, 2e-5), "exact": (2e-6, 1e-6)}
-# What transformed weights in half precision may add to them: see `algorithms.storage`.
-_ROUNDING_BOUNDS = GREATEST_PER_L2 * MAX_ROUNDING["fast"], MAX_ROUNDING["fast"]
-# Single runs scatter about the expected greatest error by up to this factor; L2 errors do not.
-_SCATTER = 1.4
-_L2_SCATTER = 1.1
 # What packing reaches of the rate of a copy in memory: from 3.3 GB/s for the 100 MB of a Fourier
 # transform, through 4 for 2 MB of plain panels, to 7 for the 9 to 16 MB of Winograd's, where 14 is
 # the rate.
@@ -181,6 +171,16 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
     return with_following_passes(build, problem, target, threads)
 
 
+def writes_early(problem: AnyProblem, algorithm: str, target: Target) -> bool:
+    """Whether plans write some of y before they read the residual at the same place.
+
+    Phases that leave gaps do, as these are filled first.
+    """
+    if isinstance(problem, Problem) or not has_gaps(problem):
+        return False
+    return _whole(problem, algorithm, target) is None
+
+
 def _whole(problem: AnyProblem, name: str, target: Target) -> Choice | None:
     """The choice of an algorithm that takes a transposed convolution as a whole."""
     if isinstance(problem, Problem):
@@ -255,7 +255,7 @@ def _ask(
         return Candidate(algorithm.name, refused)
     estimates = [algorithm.estimate(part, target) for part in parts]
     plans = [algorithm.build(part, target, threads) for part in parts]
-    reasons = map(_inaccuracy, parts, estimates)
+    reasons = (_demand(part).inaccuracy(e) for part, e in zip(parts, estimates, strict=True))
     packed_bytes = sum(plan.weight_format.nbytes for plan in plans)
     packing = packed_bytes / _packing_rate(target) if packs else 0.0
     return Candidate(
@@ -364,28 +364,17 @@ def _candidates(part: Problem, allowed: Sequence[Algorithm], target: Target) -> 
     for algorithm in allowed:
         if algorithm.refusal(part, target) is None:
             found += [algorithm, *list_variants(algorithm, part, target)]
+    demand = _demand(part)
     pairs = [(algorithm, algorithm.estimate(part, target)) for algorithm in found]
-    accurate = [pair for pair in pairs if _inaccuracy(part, pair[1]) is None]
-    return [algorithm for algorithm, _ in _most_accurate(part, accurate)]
+    accurate = [pair for pair in pairs if demand.inaccuracy(pair[1]) is None]
+    return [algorithm for algorithm, _ in demand.most_accurate(accurate)]
 
 
 def _fastest(problem: Problem, name: str, target: Target, packs: bool) -> Algorithm:
     """The algorithm of the least predicted time. Raises AlgorithmError when there is none."""
-    reasons = []
-    possible: list[tuple[Algorithm, Estimate]] = []
-    for algorithm in _menu(check_algorithm(name)):
-        refusal = algorithm.refusal(problem, target)
-        if refusal is None:
-            estimate = algorithm.estimate(problem, target)
-            refusal = _inaccuracy(problem, estimate)
-            if refusal is None:
-                possible.append((algorithm, estimate))
-        if refusal is not None:
-            reasons.append(refusal)
-    if not possible:
-        raise AlgorithmError(refusal_message(name, reasons))
-    accurate = _most_accurate(problem, possible)
-    accurate.sort(key=lambda pair: pair[1].seconds)
+    menu, demand = _menu(check_algorithm(name)), _demand(problem)
+    possible = possible_algorithms(name, menu, problem, target, demand)
+    accurate = sorted(demand.most_accurate(possible), key=lambda pair: pair[1].seconds)
     return _fastest_packing(problem, accurate, target) if packs else accurate[0][0]
 
 
@@ -408,51 +397,10 @@ def _packing_rate(target: Target) -> float:
     return _PACKING_SHARE * target.rates.memory_bandwidth
 
 
-def _most_accurate(
-    problem: Problem, pairs: list[tuple[Algorithm, Estimate]]
-) -> list[tuple[Algorithm, Estimate]]:
-    """Those that keep the accuracy asked for; all where direct summation is the best there is."""
-    greatest, relative_l2 = ERROR_BOUNDS[problem.accuracy]
-    depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-
-    def keeps(estimate: Estimate) -> bool:
-        if estimate.rounding:
-            return True
-        l2 = estimate.relative_l2 or direct_relative_l2(depth)
-        return _SCATTER * estimate.error <= greatest and _L2_SCATTER * l2 <= relative_l2
-
-    return [pair for pair in pairs if keeps(pair[1])] or pairs
-
-
-def refusal_message(name: str, reasons: Sequence[str]) -> str:
-    """Why no algorithm that ``name`` allows can do a problem."""
-    return f"algorithm={name!r} {'; '.join(dict.fromkeys(reasons))}; use algorithm='auto'"
-
-
-def _inaccuracy(problem: Problem, estimate: Estimate) -> str | None:
-    depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
-    return inaccuracy(problem.accuracy, depth, estimate)
-
-
-def inaccuracy(accuracy: Accuracy, depth: int, estimate: Estimate) -> str | None:
-    """Why the expected error of sums of ``depth`` products is too large, or None.
-
-    Direct summation always passes.
-    """
-    greatest, relative_l2 = ERROR_BOUNDS[accuracy]
-    if estimate.rounding:
-        greatest, relative_l2 = greatest + _ROUNDING_BOUNDS[0], relative_l2 + _ROUNDING_BOUNDS[1]
-    found = (
-        ("greatest", estimate.error, max(greatest / _SCATTER, 1.01 * direct_error(depth))),
-        ("relative L2", estimate.relative_l2, max(relative_l2, direct_relative_l2(depth))),
+def _demand(problem: Problem) -> Demand:
+    return Demand(
+        problem.accuracy, problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
     )
-    for name, expected, bound in found:
-        if expected > bound:
-            return (
-                f"has an expected {name} error of {expected:.1e}, "
-                f"accuracy={accuracy!r} allows {bound:.1e}"
-            )
-    return None
 
 
 def _report(
@@ -467,7 +415,7 @@ def _report(
     for candidate in _menu(algorithm):
         for part, _ in _parts(problem):
             reason = candidate.refusal(part, target)
-            reason = reason or _inaccuracy(part, candidate.estimate(part, target))
+            reason = reason or _demand(part).inaccuracy(candidate.estimate(part, target))
             if reason is not None:
                 report("refused", problem, candidate.name, reason, plan.threads, None)
                 break

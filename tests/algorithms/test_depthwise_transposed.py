@@ -10,8 +10,8 @@ import pytest
 
 import nnpack
 from nnpack.algorithms.depthwise_transposed import TransposedDepthwise
-from nnpack.codegen.target import X86_64, Target
-from nnpack.planner import explain, make_plan
+from nnpack.codegen.target import X86_64, Target, host_target
+from nnpack.planner import explain, make_plan, writes_early
 from nnpack.problem import TransposedProblem
 from tests import oracle
 from tests.guard import Side
@@ -137,3 +137,18 @@ def test_without_masks_phases_are_computed_one_by_one() -> None:
     refusal = TransposedDepthwise().refusal(_stated(CASES[0], 1, 3), X86_64)
     assert refusal is not None
     assert "masks" in refusal
+
+
+def test_a_result_with_gaps_is_written_over_its_residual_once() -> None:
+    """Phase by phase gaps are filled first; as a whole each output is read, then written."""
+    rng = np.random.default_rng(4)
+    for groups, early in ((2, True), (4, not host_target().masks)):
+        words: Any = {"stride": 2, "output_padding": 1, "groups": groups}
+        problem = TransposedProblem.conv_transpose2d((2, 4, 5, 6), (4, 3, 1, 1), **words)
+        assert writes_early(problem, "auto", host_target()) == early
+        x = rng.standard_normal(problem.x_shape, np.float32)
+        weight = rng.standard_normal(problem.weight_shape, np.float32)
+        residual = rng.standard_normal(problem.y_shape, np.float32)
+        expected = nnpack.conv_transpose2d(x, weight, residual=residual, **words)
+        y = nnpack.conv_transpose2d(x, weight, residual=residual, out=residual, **words)
+        np.testing.assert_array_equal(y, expected)

@@ -84,11 +84,6 @@ class Target:
         """Vector multiply-adds a second on one core."""
         return self.clock * self.multiply_adds_per_cycle
 
-    @property
-    def vector_bytes(self) -> int:
-        """Bytes of one vector register."""
-        return 4 * self.lanes
-
 
 _X86_TRIPLE = "x86_64-unknown-linux-gnu"
 

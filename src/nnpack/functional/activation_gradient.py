@@ -8,9 +8,11 @@ import numpy as np
 
 from nnpack.algorithms.derivative import plan_activation_gradient
 from nnpack.arrays import Float32Array, as_float32
+from nnpack.elementwise_problem import ActivationGradientProblem
 from nnpack.epilogue import Activation, Epilogue, Prelu
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.functional.running import result, run_planned
+from nnpack.settings import resolve_num_threads
 
 __all__ = ["activation_gradient"]
 
@@ -40,8 +42,10 @@ def activation_gradient(
     if grad.shape != x.shape:
         raise ProblemError(f"grad_output.shape={grad.shape} must be that of x, {x.shape}")
     inputs = {"x": x, "grad_output": grad}
+    count = resolve_num_threads(threads)
     y = result(x.shape, out, inputs, in_place=True)
     if y.size:
         arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad), "y": y}
-        run_planned(plan_activation_gradient, (activation, y.size), arrays, threads)
+        problem = ActivationGradientProblem(activation, y.size)
+        run_planned(plan_activation_gradient, problem, arrays, count)
     return y

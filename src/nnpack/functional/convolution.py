@@ -19,12 +19,13 @@ from nnpack.arrays import (
     undefined_moments,
     with_unit_column_stride,
 )
+from nnpack.codegen.target import host_target
 from nnpack.epilogue import activation_arrays
 from nnpack.execution import Runnable
 from nnpack.functional.residual import placed_in, placed_output
 from nnpack.functional.running import packing_program, run
 from nnpack.functional.stating import kept
-from nnpack.planner import AnyProblem, check_algorithm
+from nnpack.planner import AnyProblem, check_algorithm, writes_early
 from nnpack.problem import (
     Accuracy,
     Activation,
@@ -266,8 +267,9 @@ def _run_cold(
     places = strides, slice_stride(out)
     known = statement, shapes, places, tuple(words), wisdom.generation()
     # What can be looked up is neither stated nor planned again: 10 us of the time of a call.
-    problem, program = kept(_prepare, (*known, resolve_num_threads(threads)), algorithm, *values)
-    y, read = placed_output(problem, operands.read, out)
+    words_of_call = (*known, resolve_num_threads(threads))
+    problem, early, program = kept(_prepare, words_of_call, algorithm, *values)
+    y, read = placed_output(problem, operands.read, out, early)
     moments = undefined_moments(problem.out_channels) if problem.epilogue.statistics else {}
     if program is not None:
         run(program, {**read, **moments, "y": y})
@@ -286,14 +288,16 @@ def _prepare(
     threads: int,
     algorithm: str,
     *values: Any,
-) -> tuple[AnyProblem, Runnable | None]:
+) -> tuple[AnyProblem, bool, Runnable | None]:
     """The problem that ``statement`` makes of shapes and arguments, and its program if any.
 
+    Between them whether that writes what it is to add; see `planner.writes_early`.
     ``places``: the strides of x, and that between the images of y if it is not dense.
     """
     words = dict(zip(names, values, strict=True))
     problem = placed_in(statement(**dict(shapes), **words, x_strides=places[0]), places[1])
     check_algorithm(algorithm)
     if problem.is_empty:
-        return problem, None
-    return problem, packing_program(problem, algorithm, threads)
+        return problem, False, None
+    early = writes_early(problem, algorithm, host_target())
+    return problem, early, packing_program(problem, algorithm, threads)

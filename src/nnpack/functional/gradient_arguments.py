@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from nnpack.arguments import as_flag
 from nnpack.arrays import Float32Array, check_out
-from nnpack.errors import DtypeError, ProblemError
+from nnpack.errors import ProblemError
 from nnpack.runtime.memory import empty_output
 
 __all__ = ["check_gradient", "gradient_output"]
@@ -31,8 +32,7 @@ def gradient_output(
     Raises ProblemError or DtypeError as `arrays.check_out` does, and when ``accumulate`` is no
     bool or has no ``out`` to add to.
     """
-    if not isinstance(accumulate, bool):
-        raise DtypeError(f"accumulate={accumulate!r} must be a bool")
+    accumulate = as_flag("accumulate", accumulate)
     if out is not None:
         return check_out(out, shape, inputs.items())
     if accumulate:

@@ -18,13 +18,13 @@ from nnpack.epilogue import Activation, Epilogue
 from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
 from nnpack.functional.output_gradients import masking_of
-from nnpack.functional.residual import is_overwritten_early, readable_residual
+from nnpack.functional.residual import readable_residual
 from nnpack.functional.running import packing_program
 from nnpack.functional.stating import stated
 from nnpack.geometry import dense_strides
 from nnpack.input_gradient import conv2d_transpose_of, conv_transpose2d_transpose_of
 from nnpack.output_gradient_problem import OutputGradientProblem
-from nnpack.planner import AnyProblem, check_algorithm, explain
+from nnpack.planner import AnyProblem, check_algorithm, explain, writes_early
 from nnpack.problem import Accuracy, Problem, TransposedProblem
 from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
@@ -225,6 +225,7 @@ def _run(
         return result
     program = packing_program(problem, algorithm, count, masking)
     if problem.epilogue.residual:
-        arrays["residual"] = readable_residual(result, result, is_overwritten_early(problem))
+        early = writes_early(problem, algorithm, host_target())
+        arrays["residual"] = readable_residual(result, result, early)
     program.run({name: address(array) for name, array in arrays.items()})
     return result

@@ -171,15 +171,15 @@ def batch_norm_gradient(
     parameters = _vectors(channels, gamma=gamma, mean=mean, inverse_std=inverse_std)
     if not {"mean", "inverse_std"} <= parameters.keys():
         raise DtypeError("mean and inverse_std must be arrays, not None")
+    flags = "gamma" in parameters, as_flag("training", training)
+    words = batch, channels, pixels, *flags, resolve_num_threads(threads)
     inputs = {"x": x, "grad_output": grad, **parameters}
     grad_x = result(x.shape, out, inputs, in_place=True)
     grad_gamma, grad_beta = np.zeros((2, channels), np.float32)
     if batch:
         arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad)}
         results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
-        words = batch, channels, pixels, "gamma" in parameters, as_flag("training", training)
-        program = kept(_gradient_program, (*words, resolve_num_threads(threads)))
-        run(program, {**arrays, **results, **parameters})
+        run(kept(_gradient_program, words), {**arrays, **results, **parameters})
     return grad_x, grad_gamma, grad_beta
 
 

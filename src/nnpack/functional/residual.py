@@ -10,12 +10,9 @@ from nnpack.arrays import Float32Array, are_same, check_out, slice_stride
 from nnpack.frozen import replace
 from nnpack.linear_problem import ProductProblem
 from nnpack.planner import AnyProblem
-from nnpack.problem import TransposedProblem
 from nnpack.runtime.memory import empty_output
-from nnpack.transposed import has_gaps
 
 __all__ = [
-    "is_overwritten_early",
     "placed_in",
     "placed_output",
     "readable_residual",
@@ -27,11 +24,13 @@ def placed_output(
     problem: AnyProblem | ProductProblem,
     given: Mapping[str, Float32Array],
     out: Float32Array | None,
+    early: bool = False,
 ) -> tuple[Float32Array, Mapping[str, Float32Array]]:
     """Where the result goes, and ``given`` with a residual that lies as the result does.
 
     ``out`` may be channels of a larger array if the problem is of images; where its results cannot
-    be stored there, they go to an array of their own, of which the caller copies them.
+    be stored there, they go to an array of their own, of which the caller copies them. ``early``:
+    see `planner.writes_early`.
 
     Raises ProblemError or DtypeError when ``out`` cannot be written while ``given`` is read.
     """
@@ -44,7 +43,7 @@ def placed_output(
             y = empty_output(problem.y_shape)
     if "residual" not in given:
         return y, given
-    residual = readable_residual(given["residual"], y, is_overwritten_early(problem))
+    residual = readable_residual(given["residual"], y, early)
     return y, {**given, "residual": residual}
 
 
@@ -53,13 +52,14 @@ def readable_residual(residual: Float32Array, y: Float32Array, early: bool) -> F
 
     Copied as well if it is ``y`` and some of y is written ``early``, before it is read.
     """
-    if are_same(y, residual) and not early:
+    same = are_same(y, residual)
+    if same and not early:
         return residual
     stride = slice_stride(y)
     if stride is None:
-        return residual.copy("C") if early else np.ascontiguousarray(residual)
-    images = np.empty((len(y), stride), np.float32)[:, : residual[0].size]
-    copied = images.reshape(residual.shape, copy=False)
+        return residual.copy("C") if same else np.ascontiguousarray(residual)
+    images = np.empty((len(y), stride), np.float32)
+    copied = np.ndarray(residual.shape, np.float32, images, strides=y.strides)
     copied[...] = residual
     return copied
 
@@ -74,8 +74,3 @@ def placed_in(problem: AnyProblem, stride: int | None) -> AnyProblem:
 def stores_slices(problem: AnyProblem | ProductProblem) -> bool:
     """Whether results are stored where ``out`` has them if that is channels of a larger array."""
     return problem.epilogue.pool is None and not problem.epilogue.statistics
-
-
-def is_overwritten_early(problem: AnyProblem | ProductProblem) -> bool:
-    """Whether outputs are written before the residual at the same place is read."""
-    return isinstance(problem, TransposedProblem) and has_gaps(problem)

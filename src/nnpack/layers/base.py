@@ -30,6 +30,7 @@ from nnpack.errors import ProblemError
 from nnpack.execution import Program, Runnable, compile_stages
 from nnpack.frozen import replace
 from nnpack.functional.residual import placed_in, readable_residual, stores_slices
+from nnpack.functional.running import reported
 from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
@@ -64,7 +65,7 @@ class LayerProblem(Protocol):
 class Prepared:
     """A program with everything it reads but x and a residual, and the shape of what it writes.
 
-    ``overwrites_early``: some of y is written before the residual at the same place is read;
+    ``writes_early``: some of y is written before the residual at the same place is read;
     ``moments``: of how many channels mean and variance are found, 0 for none; ``in_slices``:
     whether y may be channels of a larger array, as far apart as was asked.
     """
@@ -74,10 +75,10 @@ class Prepared:
         "in_slices",
         "keep",
         "moments",
-        "overwrites_early",
         "plan",
         "program",
         "residual_shape",
+        "writes_early",
         "y_shape",
     )
 
@@ -88,7 +89,7 @@ class Prepared:
         y_shape: tuple[int, ...],
         addresses: Mapping[str, int],
         keep: tuple[object, ...],
-        overwrites_early: bool = False,
+        writes_early: bool = False,
         residual_shape: tuple[int, ...] | None = None,
         moments: int = 0,
         in_slices: bool = False,
@@ -99,7 +100,7 @@ class Prepared:
         self.y_shape = y_shape
         self.addresses = addresses
         self.keep = keep
-        self.overwrites_early = overwrites_early
+        self.writes_early = writes_early
         self.residual_shape = residual_shape or y_shape
         self.moments = moments
 
@@ -123,7 +124,7 @@ class Prepared:
             return
         addresses = {**self.addresses, **places}
         if residual is not None:
-            residual = readable_residual(residual, y, self.overwrites_early)
+            residual = readable_residual(residual, y, self.writes_early)
             addresses["residual"] = address(residual)
         self.program.run(addresses)
 
@@ -199,7 +200,7 @@ class Layer:
         """The plan of a problem that `_problem` stated."""
         raise NotImplementedError
 
-    def _is_overwritten_early(self, problem: Any) -> bool:
+    def _writes_early(self, problem: Any) -> bool:
         """Whether some of y is written before the residual at the same place is read."""
         return False
 
@@ -211,10 +212,6 @@ class Layer:
     def _channels(self, problem: Any) -> int:
         """How many channels the result has, each of which has statistics."""
         raise NotImplementedError
-
-    def _reported(self, program: Runnable, problem: Any, plan: Plan) -> Runnable:
-        """``program``, which reports its runs where the environment asks for that."""
-        return program
 
     # What all layers do:
 
@@ -356,10 +353,10 @@ class Layer:
         compile_stages((*plan.weight_format.stages, *plan.stages), target, threads)
         packed = self._pack(weights, plan.weight_format, threads)
         program = Program(plan.stages, target, threads, plan.workspace_bytes)
-        run = self._reported(program, problem, plan)
+        run = reported(program, problem, plan)
         addresses = {name: address(array) for name, array in weights.arrays.items()}
         addresses["packed"] = packed.address
-        keep, early = (packed, weights.arrays), self._is_overwritten_early(problem)
+        keep, early = (packed, weights.arrays), self._writes_early(problem)
         slices = self._takes_slices and stores_slices(problem)
         return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape, moments, slices)
 

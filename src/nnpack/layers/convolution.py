@@ -17,9 +17,6 @@ from nnpack.arguments import (
 from nnpack.arrays import Float32Array, as_float32, element_strides, with_unit_column_stride
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import AlgorithmError, ProblemError
-from nnpack.execution import Runnable
-from nnpack.functional.residual import is_overwritten_early
-from nnpack.functional.running import reported
 from nnpack.layers.base import Layer, Weights, as_shape_argument
 from nnpack.plan import Plan
 from nnpack.planner import (
@@ -29,6 +26,7 @@ from nnpack.planner import (
     check_applicable,
     explain,
     make_plan,
+    writes_early,
 )
 from nnpack.problem import (
     Accuracy,
@@ -158,17 +156,14 @@ class _ConvolutionLayer(Layer):
             tune_problem(*words, weights.as_float32(), again=False)
         return make_plan(problem, self._algorithm, target, threads)
 
-    def _is_overwritten_early(self, problem: AnyProblem) -> bool:
-        return is_overwritten_early(problem)
+    def _writes_early(self, problem: AnyProblem) -> bool:
+        return writes_early(problem, self._algorithm, host_target())
 
     def _residual_shape(self, problem: AnyProblem) -> tuple[int, ...]:
         return problem.conv_shape
 
     def _channels(self, problem: AnyProblem) -> int:
         return problem.out_channels
-
-    def _reported(self, program: Runnable, problem: AnyProblem, plan: Plan) -> Runnable:
-        return reported(program, problem, plan)
 
 
 class Conv2d(_ConvolutionLayer):
