@@ -37,7 +37,7 @@ def _conv(c: int, k: int, size: int, taps: int, **words: Any) -> Problem:
         (_conv(128, 128, 28, 3, accuracy="fast"), {"winograd"}),
         (_conv(64, 256, 56, 1), {"pointwise"}),
         (_conv(512, 512, 14, 1), {"pointwise", "direct"}),
-        (_conv(3, 64, 224, 3), {"direct"}),
+        (_conv(3, 64, 224, 3), {"cook_toom"}),
         (_conv(32, 32, 112, 3, groups=32), {"direct", "depthwise"}),
         (_conv(256, 512, 56, 1, stride=2), {"direct", "implicit_gemm"}),
         (_conv(2048, 256, 28, 3, padding=12, dilation=12), {"polyphase"}),

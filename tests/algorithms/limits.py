@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, direct_error
+from nnpack.algorithms.cook_toom import CookToom
 from nnpack.algorithms.polyphase import Polyphase
 from nnpack.algorithms.winograd import WinogradAlgorithm
 from nnpack.codegen.target import Target
+from nnpack.kernels.cook_toom_shape import Columns
 from nnpack.kernels.winograd_shape import TileShape
 from nnpack.maths.accuracy import error_limit, worst_amplification
+from nnpack.maths.cook_toom import cook_toom
 from nnpack.maths.expectation import UNIT_ROUNDOFF
 from nnpack.problem import Elu, Problem, Relu
 from tests import oracle
@@ -35,6 +38,10 @@ def absolute_limit(
 
 def _relative_limit(algorithm: Algorithm, problem: Problem, target: Target) -> float:
     depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
+    if isinstance(algorithm, CookToom):
+        columns = Columns(algorithm.m, problem.kernel, problem.stride)
+        terms = problem.group_in_channels * len(columns.steps)
+        return error_limit(columns.factors, cook_toom(1, 1), terms)
     shapes = _shapes(algorithm, problem, target)
     if shapes:
         terms = problem.group_in_channels * problem.stride[0] * problem.stride[1]
@@ -60,6 +67,10 @@ def _rounding_limit(algorithm: Algorithm, problem: Problem, target: Target) -> f
     """
     if not algorithm.estimate(problem, target).rounding:
         return 0.0
+    if isinstance(algorithm, CookToom):
+        columns = Columns(algorithm.m, problem.kernel, problem.stride)
+        terms = problem.group_in_channels * len(columns.steps)
+        return error_limit(columns.factors, cook_toom(1, 1), terms)
     shapes = _shapes(algorithm, problem, target)
     worst = max(worst_amplification(s.rows) * worst_amplification(s.columns) for s in shapes)
     return 1.01 * 2.0**-11 * worst

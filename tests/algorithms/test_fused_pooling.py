@@ -36,7 +36,7 @@ from tests.test_transposed import assert_close
 POOLS: tuple[Pooling, ...] = (nnpack.MaxPool(2), nnpack.AveragePool(2))
 NAMES = (
     *("winograd_2", "winograd_4", "winograd_6", "winograd_7", "fourier_8", "fourier_16"),
-    *("direct", "implicit_gemm", "pointwise", "depthwise"),
+    *("direct", "implicit_gemm", "pointwise", "depthwise", "cook_toom_2", "cook_toom_4"),
 )
 IMAGES = ((2, 2), (3, 5), (7, 9), (13, 31), (20, 40), (5, 97))
 

@@ -39,7 +39,7 @@ Triple = tuple[Float32Array, Float32Array, Float32Array]
 
 NAMES = (
     *("winograd_2", "winograd_4", "winograd_6", "winograd_7", "fourier_8", "fourier_16"),
-    *("direct", "implicit_gemm", "pointwise", "depthwise"),
+    *("direct", "implicit_gemm", "pointwise", "depthwise", "cook_toom_2", "cook_toom_4"),
 )
 # Batch, then rows and columns of outputs: one a channel, a few images or parts of one a chunk.
 IMAGES = ((1, 1, 1), (70, 1, 1), (3, 2, 3), (5, 7, 9), (2, 40, 33), (1, 70, 67))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from nnpack.algorithms.base import Algorithm, TransposedAlgorithm
+from nnpack.algorithms.cook_toom import CookToom
 from nnpack.algorithms.depthwise import Depthwise
 from nnpack.algorithms.depthwise_transposed import TransposedDepthwise
 from nnpack.algorithms.direct import Direct
@@ -18,6 +19,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Pointwise(),
     *(WinogradAlgorithm(m) for m in range(2, 8)),
     Polyphase(),
+    *(CookToom(m) for m in (2, 3, 4)),
     FourierAlgorithm(8),
     FourierAlgorithm(16),
     Depthwise(),
