@@ -6,16 +6,23 @@ import array
 import struct
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from nnpack.codegen.compiler import compile_kernel, compile_kernels
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
 from nnpack.plan import Argument, Slot, Stage
-from nnpack.runtime.memory import borrow_workspace, return_workspace
-from nnpack.runtime.workers import kernels_of_runs, run_frame
+from nnpack.runtime.calls import MOST_WORDS, program_words
+from nnpack.runtime.memory import address, borrow_workspace, return_workspace
+from nnpack.runtime.workers import caller_of, kernels_of_runs, run_frame
 
-__all__ = ["Program", "ReportedProgram", "Runnable", "compile_stages"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Call", "Program", "ReportedProgram", "Runnable", "compile_stages"]
+
+Call = Callable[..., None]
+"""Runs a program on its arrays, given in the order in which it was bound to them."""
 
 _STAGE_WORDS = 3
 # The executor counts tasks in 31 bits.
@@ -61,6 +68,29 @@ class Program:
         finally:
             return_workspace(workspace)
 
+    def bound(self, *names: str) -> Call:
+        """A function of dense arrays, the slots ``names``, that runs all stages on them.
+
+        It takes a third of the time of `run` to begin.
+        """
+        if len(self._template) > MOST_WORDS:
+            return lambda *arrays: self.run(dict(zip(names, map(address, arrays), strict=True)))
+        order = {name: n for n, name in enumerate((*names, "workspace"))}
+        places = [(order[slot], word, offset) for slot, word, offset in self._relocations]
+        words = program_words(self._template, places, self._threads)
+        call, nbytes = caller_of(words, self._threads), self._workspace_bytes
+        if not nbytes:
+            return call
+
+        def call_with_workspace(*arrays: NDArray[Any]) -> None:
+            workspace = borrow_workspace(nbytes)
+            try:
+                call(*arrays, workspace.array)
+            finally:
+                return_workspace(workspace)
+
+        return call_with_workspace
+
     def _run(self, addresses: Mapping[str, int]) -> None:
         try:
             frame = self._frames.pop()
@@ -79,6 +109,9 @@ class Runnable(Protocol):
     def run(self, addresses: Mapping[str, int]) -> None:
         """Run all stages on the arrays at ``addresses``, by slot name."""
 
+    def bound(self, *names: str) -> Call:
+        """A function of arrays, the slots ``names``, that runs all stages on them."""
+
 
 class ReportedProgram:
     """A program that tells how long every run took: ``report`` is called with the seconds."""
@@ -92,6 +125,17 @@ class ReportedProgram:
         start = time.perf_counter()
         self._program.run(addresses)
         self._report(time.perf_counter() - start)
+
+    def bound(self, *names: str) -> Call:
+        """A function of arrays, the slots ``names``, that runs and reports."""
+        call = self._program.bound(*names)
+
+        def reported(*arrays: NDArray[Any]) -> None:
+            start = time.perf_counter()
+            call(*arrays)
+            self._report(time.perf_counter() - start)
+
+        return reported
 
 
 class _Frame:

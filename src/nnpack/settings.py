@@ -167,6 +167,8 @@ def resolve_num_threads(threads: SupportsIndex | None) -> int:
     Raises DtypeError when it is neither None nor an integer, ProblemError outside 1 to
     ``MAX_THREADS``.
     """
+    if type(threads) is int and 1 <= threads <= MAX_THREADS:  # half the time of the check
+        return threads
     return get_num_threads() if threads is None else _check_threads(threads, ProblemError)
 
 

@@ -43,14 +43,31 @@ class Assembler(Threads):
         self, name: str, *, exported: bool = False, **parameters: str
     ) -> Iterator[tuple[Value, ...]]:
         """Define ``void name(parameters...)``, each a "pointer", "halves", "index" or "float"."""
+        with self._define(name, ir.VoidType(), exported, parameters) as values:
+            yield values
+            self.builder.ret_void()
+
+    @contextmanager
+    def function_of_index(self, name: str, **parameters: str) -> Iterator[tuple[Value, ...]]:
+        """Define the exported ``i64 name(parameters...)``; its body ends with `give_back`."""
+        with self._define(name, I64, True, parameters) as values:
+            yield values
+
+    def give_back(self, value: Index) -> None:
+        """Return from a function that has a result."""
+        self.builder.ret(self.constant(value, I64))
+
+    @contextmanager
+    def _define(
+        self, name: str, result: Any, exported: bool, parameters: Mapping[str, str]
+    ) -> Iterator[tuple[Value, ...]]:
         types = [_PARAMETER_TYPES[kind] for kind in parameters.values()]
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), types), name)
+        function = ir.Function(self.module, ir.FunctionType(result, types), name)
         function.linkage = "external" if exported else "internal"
         function.attributes.add("nounwind")
         self._functions[name] = function
         outer, self.builder = self.builder, ir.IRBuilder(function.append_basic_block("entry"))
         yield tuple(self.wrap(argument) for argument in function.args)
-        self.builder.ret_void()
         self.builder = outer
 
     def call(self, name: str, *arguments: Operand) -> None:

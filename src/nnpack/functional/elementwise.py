@@ -10,7 +10,7 @@ import numpy as np
 
 from nnpack.algorithms.elementwise import plan_elementwise
 from nnpack.arguments import as_axis
-from nnpack.arrays import Float32Array, as_float32
+from nnpack.arrays import Float32Array, as_float32, check_out
 from nnpack.elementwise_problem import ElementwiseProblem
 from nnpack.epilogue import (
     Activation,
@@ -30,10 +30,10 @@ from nnpack.epilogue import (
     check_slopes,
 )
 from nnpack.errors import ProblemError
-from nnpack.execution import Runnable
+from nnpack.execution import Call
 from nnpack.functional.running import planned_program, result, run_planned
 from nnpack.functional.stating import kept
-from nnpack.runtime.memory import address
+from nnpack.runtime.memory import empty_output
 from nnpack.settings import resolve_num_threads
 
 __all__ = [
@@ -237,11 +237,13 @@ def _combined(
     if first.shape != second.shape:
         raise ProblemError(f"b.shape={second.shape} must be {first.shape}, that of a")
     known = slot, first.size, resolve_num_threads(threads)
-    program = kept(_combining, known, activation)
-    y = result(first.shape, out, {"a": first, "b": second}, in_place=True)
-    if program is not None:
-        first, second = np.ascontiguousarray(first), np.ascontiguousarray(second)
-        program.run({"x": address(first), slot: address(second), "y": address(y)})
+    call = kept(_combining, known, activation)
+    if out is None:
+        y = empty_output(first.shape)
+    else:
+        y = check_out(out, first.shape, (("a", first), ("b", second)), in_place=True)
+    if call is not None:
+        call(np.ascontiguousarray(first), np.ascontiguousarray(second), y)
     return y
 
 
@@ -255,31 +257,37 @@ def _activated(
     """``activation(*numbers)`` of x; programs are kept for numbers that were seen before."""
     array = as_float32("x", x)
     known = activation, array.size, resolve_num_threads(threads)
-    program = kept(_activating, known, *numbers)
-    y = result(array.shape, out, {"x": array}, in_place=True)
-    if program is not None:
-        read = np.ascontiguousarray(array)
-        program.run({"x": address(read), "y": address(y)})
+    call = kept(_activating, known, *numbers)
+    if out is None:
+        y = empty_output(array.shape)
+    else:
+        y = check_out(out, array.shape, (("x", array),), in_place=True)
+    if call is not None:
+        call(np.ascontiguousarray(array), y)
     return y
 
 
 def _activating(
     activation: Callable[..., Activation], count: int, threads: int, *numbers: object
-) -> Runnable | None:
-    """The program of an activation, unless there are no numbers."""
-    return _program(ElementwiseProblem(count, Epilogue(activation=activation(*numbers))), threads)
+) -> Call | None:
+    """What applies an activation to x and writes y, unless there are no numbers."""
+    problem = ElementwiseProblem(count, Epilogue(activation=activation(*numbers)))
+    return _call(problem, threads, "x", "y")
 
 
 def _combining(
     slot: Literal["residual", "factor"], count: int, threads: int, activation: Activation | None
-) -> Runnable | None:
-    """The program of two arrays combined, unless there are no numbers."""
+) -> Call | None:
+    """What combines two arrays and writes y, unless there are no numbers."""
     if isinstance(activation, Prelu):
         raise ProblemError("activation=Prelu belongs to channels; pass the result to prelu")
     position: Literal["before"] | None = "before" if slot == "residual" else None
     epilogue = Epilogue(activation=activation, residual=position)
-    return _program(ElementwiseProblem(count, epilogue, product=slot == "factor"), threads)
+    problem = ElementwiseProblem(count, epilogue, product=slot == "factor")
+    return _call(problem, threads, "x", slot, "y")
 
 
-def _program(problem: ElementwiseProblem, threads: int) -> Runnable | None:
-    return planned_program(plan_elementwise, problem, threads) if problem.count else None
+def _call(problem: ElementwiseProblem, threads: int, *slots: str) -> Call | None:
+    if not problem.count:
+        return None
+    return planned_program(plan_elementwise, problem, threads).bound(*slots)

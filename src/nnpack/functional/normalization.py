@@ -18,7 +18,7 @@ from nnpack.batch_norm_problem import (
 )
 from nnpack.epilogue import Activation, activation_arrays
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.execution import Runnable
+from nnpack.execution import Call, Runnable
 from nnpack.functional.running import planned_program, result, run
 from nnpack.functional.stating import kept
 from nnpack.runtime.memory import address
@@ -97,15 +97,16 @@ def batch_norm(
     if running == 1 or not (running or training):
         raise ProblemError("mean and variance must both be given; only training can do without")
     flags = "gamma" in inputs, "beta" in inputs, training, bool(training and running)
-    inputs["x"] = x
     words = (batch, channels, pixels), flags, resolve_num_threads(threads)
-    program = kept(_program, words, eps, activation)
     if not training:
-        y = result(x.shape, out, inputs, in_place=True)
-        if program is not None:
-            inputs["x"] = np.ascontiguousarray(x)
-            run(program, {**inputs, "y": y, **activation_arrays(activation)})
+        call = kept(_inference, words, eps, activation)
+        y = result(x.shape, out, {**inputs, "x": x}, in_place=True)
+        if call is not None:
+            slopes = activation_arrays(activation)
+            call(np.ascontiguousarray(x), y, *inputs.values(), *slopes.values())
         return y
+    inputs["x"] = x
+    program = kept(_program, words, eps, activation)
     assert program is not None
     factor = as_number("momentum", momentum)
     y = result(x.shape, out, inputs, in_place=True)
@@ -136,6 +137,22 @@ def _program(
     gamma, beta, training, running = flags
     problem = BatchNormProblem(*extents, gamma, beta, eps, activation, training, running)
     return None if problem.is_empty else planned_program(plan_batch_norm, problem, threads)
+
+
+def _inference(
+    extents: tuple[int, int, int],
+    flags: tuple[bool, bool, bool, bool],
+    threads: int,
+    eps: float,
+    activation: Activation | None,
+) -> Call | None:
+    """What computes y of x, gamma, beta, mean, variance and slopes, of which some may be absent."""
+    program = _program(extents, flags, threads, eps, activation)
+    if program is None:
+        return None
+    terms = [name for name, given in zip(("gamma", "beta"), flags, strict=False) if given]
+    slopes = activation_arrays(activation)
+    return program.bound("x", "y", *terms, "mean", "variance", *slopes)
 
 
 def _gradient_program(

@@ -16,11 +16,11 @@ from nnpack.arrays import (
     element_strides,
     with_unit_column_stride,
 )
-from nnpack.execution import Runnable
+from nnpack.execution import Call
 from nnpack.functional.running import planned_program, result
 from nnpack.functional.stating import kept
 from nnpack.pool_problem import PoolKind, PoolProblem, RowStrides
-from nnpack.runtime.memory import address, empty_indices
+from nnpack.runtime.memory import empty_indices, empty_output
 from nnpack.settings import resolve_num_threads
 
 __all__ = [
@@ -232,16 +232,15 @@ def _pool(
     """State the problem, and run it: both are kept for arguments that were seen before."""
     x = with_unit_column_stride(as_float32("x", x, 4))
     words = state, kind, x.shape, element_strides(x), flags, resolve_num_threads(threads)
-    problem, program = kept(_prepare, words, *numbers)
-    y = result(problem.y_shape, out, {"x": x})
-    addresses = {"x": address(x), "y": address(y)}
-    if not problem.indices:
-        if program is not None:
-            program.run(addresses)
+    shape, call = kept(_prepare, words, *numbers)
+    y = empty_output(shape) if out is None else result(shape, out, {"x": x})
+    if not flags[-1]:
+        if call is not None:
+            call(x, y)
         return y
-    indices = empty_indices(problem.y_shape)
-    if program is not None:
-        program.run({**addresses, "indices": address(indices)})
+    indices = empty_indices(shape)
+    if call is not None:
+        call(x, y, indices)
     return y, indices
 
 
@@ -253,11 +252,13 @@ def _prepare(
     flags: Flags,
     threads: int,
     *numbers: object,
-) -> tuple[PoolProblem, Runnable | None]:
-    """The problem, and its program unless it is empty."""
+) -> tuple[tuple[int, ...], Call | None]:
+    """The shape of y; what computes it, and the indices if there are any, unless it is empty."""
     problem = state(kind, shape, strides, numbers, flags)
-    program = None if problem.is_empty else planned_program(plan_pooling, problem, threads)
-    return problem, program
+    if problem.is_empty:
+        return problem.y_shape, None
+    names = ("x", "y", "indices") if problem.indices else ("x", "y")
+    return problem.y_shape, planned_program(plan_pooling, problem, threads).bound(*names)
 
 
 def _result(pooled: Float32Array | WithIndices) -> Float32Array:

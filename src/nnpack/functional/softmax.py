@@ -10,10 +10,10 @@ import numpy.typing as npt
 from nnpack.algorithms.softmax import plan_softmax
 from nnpack.arrays import Float32Array, as_float32
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.execution import Runnable
+from nnpack.execution import Call, Runnable
 from nnpack.functional.running import planned_program, result, run
 from nnpack.functional.stating import kept
-from nnpack.runtime.memory import address
+from nnpack.runtime.memory import empty_output
 from nnpack.settings import resolve_num_threads
 from nnpack.softmax_problem import softmax_problem
 
@@ -152,13 +152,19 @@ def _forward(
     logarithm: bool,
 ) -> Float32Array:
     x = as_float32("x", x)
-    words = x.shape, logarithm, False, 1.0, resolve_num_threads(threads)
-    program = kept(_program, words, axis)
-    y = result(x.shape, out, {"x": x}, in_place=True)
-    if program is not None:
-        read = np.ascontiguousarray(x)
-        program.run({"x": address(read), "y": address(y)})
+    call = kept(_forward_call, (x.shape, logarithm, resolve_num_threads(threads)), axis)
+    y = empty_output(x.shape) if out is None else result(x.shape, out, {"x": x}, in_place=True)
+    if call is not None:
+        call(np.ascontiguousarray(x), y)
     return y
+
+
+def _forward_call(
+    shape: tuple[int, ...], logarithm: bool, threads: int, axis: SupportsIndex
+) -> Call | None:
+    """What computes y of x, unless there is nothing to compute."""
+    program = _program(shape, logarithm, False, 1.0, threads, axis)
+    return None if program is None else program.bound("x", "y")
 
 
 def _program(

@@ -65,17 +65,18 @@ class Block:
     Starts on a page, on a huge page when there are any. The memory lives as long as the object.
     """
 
-    __slots__ = ("_pages", "address", "home", "nbytes", "returned")
+    __slots__ = ("address", "array", "home", "nbytes", "pages", "returned", "start")
 
     def __init__(self, nbytes: int, home: list[Block] | None = None) -> None:
         self.nbytes = nbytes
         self.home: list[Block] = [] if home is None else home
         self.returned = 0
         slack = HUGE_PAGE if nbytes >= HUGE_PAGE else 0  # never touched, hence never there
-        self._pages = _map_pages(nbytes + slack)
-        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self._pages))
-        if slack:
-            self.address += -self.address % HUGE_PAGE
+        self.pages = _map_pages(nbytes + slack)
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self.pages))
+        self.start = -first % HUGE_PAGE if slack else 0
+        self.address = first + self.start
+        self.array = np.frombuffer(self.pages, np.uint8, nbytes, self.start)
 
 
 def _map_pages(nbytes: int) -> mmap.mmap:
@@ -176,27 +177,18 @@ return_workspace: Callable[[Block], None] = _workspaces.give
 """Give back what `borrow_workspace` gave out; it must not be used afterwards."""
 
 
-class _Lease:
+class _Lease(np.ndarray[Any, np.dtype[Any]]):
     """What a result array keeps alive: when the array and all its views are gone, so is this."""
 
-    __slots__ = ("__array_interface__", "_block", "_give")
-
-    def __init__(self, block: Block, shape: tuple[int, ...], typestr: str) -> None:
-        self._block = block
-        self._give = _outputs.give  # held here, for the module may be gone before the last array
-        self.__array_interface__ = {
-            "data": (block.address, False),
-            "shape": shape,
-            "typestr": typestr,
-            "version": 3,
-        }
+    _block: Block | None = None  # none of what is made of a lease
+    _give = _outputs.give  # held here, for the module may be gone before the last array
 
     def __del__(self) -> None:
-        self._give(self._block)
+        if self._block is not None:
+            self._give(self._block)
 
 
 _FLOAT32_TYPE, _INT64_TYPE = np.dtype(np.float32), np.dtype(np.int64)
-_FLOAT32, _INT64 = _FLOAT32_TYPE.str, _INT64_TYPE.str
 
 
 def empty_output(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -204,7 +196,7 @@ def empty_output(shape: tuple[int, ...]) -> NDArray[np.float32]:
     nbytes = 4 * math.prod(shape)
     if nbytes < SMALL_OUTPUT:
         return np.empty(shape, _FLOAT32_TYPE)
-    return np.asarray(_Lease(_outputs.take(size_class(nbytes)), shape, _FLOAT32))
+    return _leased(shape, _FLOAT32_TYPE, nbytes)
 
 
 def empty_indices(shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -212,9 +204,18 @@ def empty_indices(shape: tuple[int, ...]) -> NDArray[np.int64]:
     nbytes = 8 * math.prod(shape)
     if nbytes < SMALL_OUTPUT:
         return np.empty(shape, _INT64_TYPE)
-    return np.asarray(_Lease(_outputs.take(size_class(nbytes)), shape, _INT64))
+    return _leased(shape, _INT64_TYPE, nbytes)
 
 
+def _leased(shape: tuple[int, ...], dtype: np.dtype[Any], nbytes: int) -> NDArray[Any]:
+    block = _outputs.take(size_class(nbytes))
+    # Of the pages, for views of an array of another array are views of that.
+    lease = _Lease(shape, dtype, block.pages, block.start)
+    lease._block = block
+    return lease.view(np.ndarray)
+
+
+@functools.lru_cache(maxsize=1024)
 def size_class(nbytes: int) -> int:
     """Return the least multiple of an eighth of a power of two, and of a page, >= ``nbytes``.
 
@@ -232,12 +233,12 @@ def trim() -> None:
 
 # An ndarray begins with the object header, then its data pointer: part of NumPy's binary interface,
 # and six times as fast as asking the array (0.16 us against 1.0 us).
-_DATA_OFFSET = object.__basicsize__
+DATA_OFFSET = object.__basicsize__
 _word_at = ctypes.c_ssize_t.from_address
 
 
 def _address_by_layout(array: NDArray[Any]) -> int:
-    return _word_at(id(array) + _DATA_OFFSET).value
+    return _word_at(id(array) + DATA_OFFSET).value
 
 
 def _address_by_asking(array: NDArray[Any]) -> int:
@@ -254,3 +255,8 @@ def _choose_address() -> Callable[[NDArray[Any]], int]:
 
 address: Callable[[NDArray[Any]], int] = _choose_address()
 """The address of an array's first element, of any array: read-only, empty, strided."""
+
+
+def address_is_in_layout() -> bool:
+    """Whether the address of an array is the word ``DATA_OFFSET`` bytes behind its own."""
+    return address is _address_by_layout

@@ -18,15 +18,19 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnpack.codegen.compiler import compile_kernel
 from nnpack.codegen.target import host_target
 from nnpack.runtime import executor, layout
+from nnpack.runtime.calls import Caller, kernels_of_calls
 from nnpack.runtime.memory import Block
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from nnpack.codegen.compiler import Specification
 
@@ -61,6 +65,9 @@ class Pool:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
         self.address = memory.address
         self._words = (ctypes.c_int64 * layout.POOL_WORDS).from_address(memory.address)
+        self._caller = Caller(run, memory.address)
+        self.call = self._caller.call
+        """Runs a program, see `calls`, on as many of its threads as there are."""
 
     def grow(self, threads: int) -> int:
         """Make the workers that ``threads`` threads take; return how many threads there are."""
@@ -73,6 +80,7 @@ class Pool:
                     number = next(self._numbers)
                     self._start_worker(number)
                     self.threads = number + 1
+                    self._caller.allow(self.threads)
         return min(threads, self.threads)
 
     def _prepare(self) -> None:
@@ -126,9 +134,8 @@ _process = _Process()
 
 def kernels_of_runs(threads: int) -> tuple[Specification, ...]:
     """What `run_frame` calls; compiled when it does, at the latest."""
-    if threads == 1:
-        return (executor.RunFrame(),)
-    return executor.RunFrame(), executor.WorkerMain(), executor.StopWorkers()
+    alone: tuple[Specification, ...] = (executor.RunFrame(), *kernels_of_calls())
+    return alone if threads == 1 else (*alone, executor.WorkerMain(), executor.StopWorkers())
 
 
 def run_frame(frame_address: int, threads: int) -> None:
@@ -141,6 +148,18 @@ def run_frame(frame_address: int, threads: int) -> None:
     if threads > pool.threads:
         threads = pool.grow(threads)
     pool.run(pool.address, frame_address, threads)
+
+
+def caller_of(program: NDArray[np.int64], threads: int) -> Callable[..., None]:
+    """A function that runs a program of `calls`, made for so many threads, on its arrays."""
+
+    def call(*arrays: NDArray[Any]) -> None:
+        pool = _process.pool or _make_pool()
+        if threads > pool.threads:
+            pool.grow(threads)
+        pool.call(program, *arrays)
+
+    return call
 
 
 def _make_pool() -> Pool:
