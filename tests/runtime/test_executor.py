@@ -128,6 +128,19 @@ def test_no_worker_is_lost() -> None:
     pytest.fail(f"only {seen} came")
 
 
+@pytest.mark.skipif(not _has_futex(), reason="there are no workers here")
+def test_threads_begin_with_shares_of_their_own() -> None:
+    """As soon as both are awake, the second thread takes the first task of the second half."""
+    record, pause, inside = Recorder(8), threading.Event(), np.zeros((2, 8), np.int64)
+    frame = make_frame((Meet(), 24, (inside[0], inside[1], 10_000)), record.stage)
+    for _ in range(2000):
+        run(frame, 2)
+        if record.workers[[0, 4]].tolist() == [0, 1]:
+            return
+        pause.wait(0.001)
+    pytest.fail("the halves were never begun by a thread each")
+
+
 def test_workers_compute_with_the_float_state_of_the_caller() -> None:
     record, meet = Recorder(64), np.zeros((2, 8), np.int64)
     frame = make_frame((Meet(), 64, (meet[0], meet[1], 100)), record.stage)

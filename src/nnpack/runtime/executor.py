@@ -5,14 +5,7 @@ address of ``void stage(int64* arguments, int64 first, int64 last, int64 worker)
 tasks ``first <= t < last``; ``offset`` is where its arguments are, in words from the frame's start;
 0 <= tasks < 2**31. A stage begins when the one before is complete.
 
-*Job*: one stage being shared out. It lies in the pool's first line: a ticket and a descriptor.
-The ticket is one word, ``generation << 31 | next task``, and tasks are taken by adding to it with
-compare-and-exchange. The descriptor is written only while the ticket is CLOSED, under a generation
-of its own, so a compare-and-exchange that succeeds proves that the descriptor read before it
-belongs to that ticket; what is read while it changes is thrown away. The generation wraps after
-2**33 steps, two a stage: to be deceived, a thread would have to stand still between its read and
-its exchange for exactly a multiple of 2**32 stages, more than a quarter of an hour of nothing but
-empty ones.
+A stage of more than one task is a *job* that the workers of the pool share in (see `job`).
 """
 
 from __future__ import annotations
@@ -22,19 +15,14 @@ from typing import TYPE_CHECKING
 
 from nnpack.codegen.compiler import ENTRY
 from nnpack.frozen import dataclass
+from nnpack.runtime.job import Job, emit_publish, emit_take_tasks, is_open_to
 from nnpack.runtime.layout import (
-    ARGUMENTS,
     BUSY,
     DONE,
-    FLOAT_STATE,
-    FUNCTION,
     MAX_WORKERS,
     SLOT_NUMBER,
     SLOT_POOL,
     STOP,
-    TASKS,
-    THREADS,
-    TICKET,
 )
 from nnpack.runtime.system import (
     emit_introduce,
@@ -52,9 +40,6 @@ from nnpack.runtime.waiting import (
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
-
-_TASK_BITS = 31
-_CLOSED = (1 << _TASK_BITS) - 1  # no task is left, whatever the descriptor says
 
 
 @dataclass(frozen=True)
@@ -93,16 +78,17 @@ class WorkerMain:
         with asm.function(ENTRY, exported=True, slot="pointer") as (slot,):
             pool, worker = asm.load_pointer(slot, SLOT_POOL), asm.load_index(slot, SLOT_NUMBER)
             emit_introduce(asm, pool, slot)
-            taken, polls = asm.local(1), asm.local(1)
+            taken, seen, polls = asm.local(1), asm.local(1), asm.local(1)
+            asm.store_index(0, seen)
             asm.store_index(0, polls)
             with asm.repeat() as serving:
                 serving.stop_when(asm.atomic_load(pool, STOP) > 0)
-                _emit_take_tasks(asm, pool, worker, taken)
+                emit_take_tasks(asm, pool, worker, taken, seen)
                 with asm.when(asm.load_index(taken) > 0):
                     emit_report_tasks(asm, pool, asm.load_index(taken))
                     asm.store_index(0, polls)
                 with asm.when(asm.load_index(taken).equals(0)):
-                    _emit_idle(asm, pool, worker, polls)
+                    _emit_idle(asm, pool, worker, polls, seen)
 
 
 @dataclass(frozen=True)
@@ -147,7 +133,8 @@ def _emit_run_alone(asm: Assembler, frame: Value) -> None:
 
 
 def _emit_run_shared(asm: Assembler, pool: Value, frame: Value, threads: Value) -> None:
-    expected, taken = asm.local(1), asm.local(1)
+    expected, taken, seen = asm.local(1), asm.local(1), asm.local(1)
+    asm.store_index(0, seen)
     asm.store_index(asm.atomic_load(pool, DONE), expected)
     with asm.loop(asm.load_index(frame)) as number:
         stage = _Stage.load(asm, frame, number)
@@ -155,9 +142,9 @@ def _emit_run_shared(asm: Assembler, pool: Value, frame: Value, threads: Value) 
             stage.emit_call(asm)
         with asm.when(stage.tasks > 1):
             helpful = asm.minimum(threads, stage.tasks)
-            _emit_publish(asm, pool, stage, threads)
+            emit_publish(asm, pool, Job(stage.function, stage.arguments, stage.tasks, threads))
             emit_wake(asm, pool, helpful, functools.partial(emit_push, asm, pool))
-            _emit_take_tasks(asm, pool, asm.index(0), taken)
+            emit_take_tasks(asm, pool, asm.index(0), taken, seen)
             by_workers = stage.tasks - asm.load_index(taken)
             asm.store_index(asm.load_index(expected) + by_workers, expected)
             emit_await_tasks(asm, pool, asm.load_index(expected))
@@ -165,67 +152,14 @@ def _emit_run_shared(asm: Assembler, pool: Value, frame: Value, threads: Value) 
                 emit_push_late_workers(asm, pool, helpful)
 
 
-def _emit_publish(asm: Assembler, pool: Value, stage: _Stage, threads: Value) -> None:
-    """Emit: close the ticket, describe the stage, open the ticket under a new generation.
-
-    Release order suffices within: who sees a part of the descriptor sees the ticket closed.
-    The last store must not pass the look for sleepers that follows.
-    """
-    generation = asm.atomic_load(pool, TICKET) >> _TASK_BITS
-    closed = ((generation + 1) << _TASK_BITS) | _CLOSED
-    asm.atomic_store(closed, pool, TICKET, order="release")
-    asm.atomic_store(stage.function, pool, FUNCTION, order="release")
-    asm.atomic_store(stage.arguments, pool, ARGUMENTS, order="release")
-    asm.atomic_store(stage.tasks, pool, TASKS, order="release")
-    asm.atomic_store(threads, pool, THREADS, order="release")
-    asm.atomic_store(asm.float_state(), pool, FLOAT_STATE, order="release")
-    asm.atomic_store((generation + 2) << _TASK_BITS, pool, TICKET)
-
-
-def _emit_idle(asm: Assembler, pool: Value, worker: Value, polls: Value) -> None:
+def _emit_idle(asm: Assembler, pool: Value, worker: Value, polls: Value, seen: Value) -> None:
     """Emit what a worker does that has found nothing to do."""
 
     def has_work() -> Value:
-        _, remaining = _emit_look(asm, pool)
-        return (remaining > 0) & (worker < asm.atomic_load(pool, THREADS))
+        return is_open_to(asm, pool, worker, asm.load_index(seen))
 
     def sleep() -> None:
         emit_sleep(asm, pool, worker, has_work)
         asm.store_index(0, polls)
 
     emit_back_off(asm, pool, polls, sleep)
-
-
-def _emit_take_tasks(asm: Assembler, pool: Value, worker: Value, taken: Value) -> None:
-    """Emit: do tasks of the open job until none is left; how many they were goes to ``taken``.
-
-    A turn is a share of half of what is left: few exchanges at first, an even end.
-    """
-    asm.store_index(0, taken)
-    with asm.repeat() as tasks_left:
-        ticket, remaining = _emit_look(asm, pool)
-        threads = asm.atomic_load(pool, THREADS)
-        function = asm.atomic_load(pool, FUNCTION)
-        arguments = asm.atomic_load(pool, ARGUMENTS)
-        state = asm.atomic_load(pool, FLOAT_STATE)
-        tasks_left.stop_when((remaining <= 0) | (worker >= threads))
-        turn = asm.maximum(remaining // (threads * 2), 1)
-        _, won = asm.compare_exchange(pool, TICKET, ticket, ticket + turn)
-        with asm.when(won):
-            _emit_adopt(asm, state)
-            first = ticket & _CLOSED
-            asm.call_address(function, arguments, first, first + turn, worker)
-            asm.store_index(asm.load_index(taken) + turn, taken)
-
-
-def _emit_look(asm: Assembler, pool: Value) -> tuple[Value, Value]:
-    """Emit a look at the job: (ticket, tasks left, not positive when the job is closed)."""
-    ticket = asm.atomic_load(pool, TICKET)
-    return ticket, asm.atomic_load(pool, TASKS) - (ticket & _CLOSED)
-
-
-def _emit_adopt(asm: Assembler, state: Value) -> None:
-    """Emit: compute with the caller's rounding and denormals, so that results never differ."""
-    ours = asm.float_state()
-    with asm.when((ours < state) | (ours > state)):
-        asm.set_float_state(state)

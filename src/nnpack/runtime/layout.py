@@ -9,7 +9,7 @@ MAX_WORKERS = 255
 GROUP = 32
 """Workers that share a futex: as many as its wake-up mask has bits."""
 
-# The job, one line: every poll reads it, whoever takes tasks writes it.
+# The job, one line: every poll reads it, only the caller writes it.
 TICKET, FUNCTION, ARGUMENTS, TASKS, THREADS, FLOAT_STATE, STOP = range(7)
 
 # Tasks that workers have done since the pool was made (the low half is the futex of the caller),
@@ -37,4 +37,7 @@ SLOT_WORDS = 3
 SLOTS = _GROUPS + (MAX_WORKERS + GROUP) // GROUP * LINE
 SLOT_POOL, SLOT_NUMBER, SLOT_THREAD = range(SLOT_WORDS)
 
-POOL_WORDS = SLOTS + SLOT_WORDS * (MAX_WORKERS + 1)
+# For each thread, a line of its own: which job it has shared in, and the next task of its share.
+SHARES = (SLOTS + SLOT_WORDS * (MAX_WORKERS + 1) + LINE - 1) // LINE * LINE
+
+POOL_WORDS = SHARES + LINE * (MAX_WORKERS + 1)
