@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,12 @@ def input_gradient(
     borders, windows = _windows(shape, weight, grad.shape, stride, padding, dilation)
     batch, channels, height, width = shape
     padded = np.zeros((batch, groups, channels // groups, *_padded(shape, borders)))
-    pixels = grad.astype(np.float64).reshape(
-        batch, groups, weight.shape[0] // groups, *grad.shape[2:]
-    )
-    taps = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
-    for (i, j), window in windows:
-        padded[window] += np.einsum("gkc,ngkhw->ngchw", taps[..., i, j], pixels)
+    outputs = weight.shape[0] // groups
+    pixels = grad.astype(np.float64).reshape(batch, groups, outputs, math.prod(grad.shape[2:]))
+    taps = oracle.matrices(weight, groups)
+    for tap, window in windows:
+        product = np.swapaxes(taps[tap], 1, 2) @ pixels
+        padded[window] += product.reshape(padded[window].shape)
     (top, _), (left, _) = borders
     inner = padded.reshape(batch, channels, *padded.shape[3:])
     return inner[:, :, top : top + height, left : left + width]
@@ -53,13 +54,19 @@ def weight_gradient(
     (top, _), (left, _) = borders
     inner = padded.reshape(batch, channels, *padded.shape[3:])
     inner[:, :, top : top + height, left : left + width] = x
-    pixels = grad.astype(np.float64).reshape(
-        batch, groups, weight.shape[0] // groups, *grad.shape[2:]
+    pixels = _sums_last(
+        grad.astype(np.float64).reshape(batch, groups, shape[0] // groups, *grad.shape[2:])
     )
     taps = weight.reshape(groups, -1, *shape[1:])
     for (i, j), window in windows:
-        taps[..., i, j] = np.einsum("ngkhw,ngchw->gkc", pixels, padded[window])
+        taps[..., i, j] = pixels @ np.swapaxes(_sums_last(padded[window]), 1, 2)
     return weight
+
+
+def _sums_last(values: Float64Array) -> Float64Array:
+    """(batch, groups, channels, h, w) as (groups, channels, what is summed over)."""
+    turned = np.moveaxis(values, 0, 2)
+    return turned.reshape(*turned.shape[:2], math.prod(turned.shape[2:]))
 
 
 def _windows(

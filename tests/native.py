@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import itertools
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,8 +20,6 @@ from nnpack.settings import get_settings
 TARGETS: tuple[Target, ...] = runnable_targets() if not get_settings().target else (host_target(),)
 """Give these to ``pytest.mark.parametrize("target", TARGETS, ids=name_of)``."""
 
-_numbers = itertools.count()
-
 
 def name_of(value: object) -> str:
     """A target's name, or any other value as it is: for the ids of tests."""
@@ -34,11 +32,11 @@ Argument = npt.NDArray[Any] | int | float
 
 @dataclass(frozen=True)
 class Snippet:
-    """A function of its own: no two are equal, so that none is found in a cache."""
+    """A function of its own: no two are equal, in any process, so that none is found in a cache."""
 
     parameters: tuple[str, ...]
     body: Body
-    number: int = field(default_factory=lambda: next(_numbers))
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def emit(self, asm: Assembler) -> None:
         words = {f"p{n}": kind for n, kind in enumerate(self.parameters)}

@@ -49,7 +49,7 @@ def conv2d(
         (size - span) // step + 1
         for size, span, step in zip(padded.shape[3:], extent, steps, strict=True)
     )
-    taps = weight.astype(np.float64).reshape(groups, out_channels // groups, -1, *kernel)
+    taps = matrices(weight, groups)
     y = np.zeros((batch, groups, out_channels // groups, rows * columns))
     for i, j in np.ndindex(*kernel):
         window = padded[
@@ -57,7 +57,7 @@ def conv2d(
             slice(i * spacing[0], i * spacing[0] + (rows - 1) * steps[0] + 1, steps[0]),
             slice(j * spacing[1], j * spacing[1] + (columns - 1) * steps[1] + 1, steps[1]),
         ]
-        y += taps[..., i, j] @ window.reshape(*window.shape[:3], rows * columns)
+        y += taps[i, j] @ window.reshape(*window.shape[:3], rows * columns)
     y = _scaled(y.reshape(batch, out_channels, rows, columns), scale, bias)
     return _finish(y, activation, residual, residual_position, pool)
 
@@ -89,10 +89,10 @@ def conv_transpose2d(
         for size, step, span, more in zip((height, width), steps, extent, surplus, strict=True)
     )
     pixels = x.astype(np.float64).reshape(batch, groups, channels // groups, height * width)
-    taps = weight.astype(np.float64).reshape(groups, channels // groups, group_outputs, *kernel)
+    taps = matrices(weight, groups)
     y = np.zeros((batch, groups, group_outputs, rows, columns))
     for i, j in np.ndindex(*kernel):
-        product = np.swapaxes(taps[..., i, j], 1, 2) @ pixels
+        product = np.swapaxes(taps[i, j], 1, 2) @ pixels
         y[
             ...,
             slice(i * spacing[0], i * spacing[0] + (height - 1) * steps[0] + 1, steps[0]),
@@ -102,6 +102,12 @@ def conv_transpose2d(
     y = y[..., top : rows - bottom, left : columns - right]
     y = _scaled(y.reshape(batch, groups * group_outputs, *y.shape[3:]), scale, bias)
     return _finish(y, activation, residual, residual_position, pool)
+
+
+def matrices(weight: Array, groups: int) -> Float64Array:
+    """A dense matrix for every tap and group: the shape is (kh, kw, groups, O / groups, I)."""
+    grouped = weight.astype(np.float64).reshape(groups, -1, *weight.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(grouped, (3, 4), (0, 1)))
 
 
 def conv2d_magnitude(x: Array, weight: Array, **arguments: Any) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,27 +37,36 @@ def _adaptive(size: int, outputs: int) -> Axis:
     return [(window, len(window)) for window in windows]
 
 
+def _taps(x: Array, rows: Axis, columns: Axis) -> Iterator[tuple[Array, Array, Array]]:
+    """Tap by tap in order: which windows have it, its pixel in each plane, and its place."""
+    for down in _numbered(rows):
+        for across in _numbered(columns):
+            there = (down >= 0)[:, None] & (across >= 0)
+            places = down[:, None] * x.shape[3] + across
+            yield there, x[:, :, down[:, None], across], np.where(there, places, -1)
+
+
+def _numbered(axis: Axis) -> Iterator[Array]:
+    """For n = 0, 1, ...: where the n-th tap of each window is, or -1 where it has fewer."""
+    for n in range(max((len(taps) for taps, _ in axis), default=0)):
+        yield np.array([taps[n] if n < len(taps) else -1 for taps, _ in axis])
+
+
 def _max(x: Array, rows: Axis, columns: Axis) -> tuple[Array, Array]:
     y = np.full((*x.shape[:2], len(rows), len(columns)), -np.inf, np.float32)
     places = np.full(y.shape, -1, np.int64)
-    for n, c, i, j in np.ndindex(*y.shape):
-        for row in rows[i][0]:
-            for column in columns[j][0]:
-                value = x[n, c, row, column]
-                first = places[n, c, i, j] < 0
-                if first or value > y[n, c, i, j] or np.isnan(value):
-                    y[n, c, i, j] = value
-                    places[n, c, i, j] = row * x.shape[3] + column
+    for there, values, at in _taps(x, rows, columns):
+        better = there & ((places < 0) | (values > y) | np.isnan(values))
+        y, places = np.where(better, values, y), np.where(better, at, places)
     return y, places
 
 
 def _average(x: Array, rows: Axis, columns: Axis, divisor: int | None) -> Array:
     y = np.zeros((*x.shape[:2], len(rows), len(columns)))
-    for i, (inside_rows, counted_rows) in enumerate(rows):
-        for j, (inside_columns, counted_columns) in enumerate(columns):
-            window = x[:, :, inside_rows][..., inside_columns].astype(np.float64)
-            y[:, :, i, j] = window.sum((2, 3)) / (divisor or counted_rows * counted_columns)
-    return y
+    for there, values, _ in _taps(x, rows, columns):
+        y += np.where(there, values, 0.0)
+    counts = np.outer([count for _, count in rows], [count for _, count in columns])
+    return y / (divisor or counts)
 
 
 def _axes(
