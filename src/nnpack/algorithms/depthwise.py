@@ -135,6 +135,7 @@ class Depthwise:
     def _build_bands(self, problem: Problem, threads: int, choice: _Choice) -> Plan:
         from nnpack.kernels.depthwise import ZEROS_MARGIN, DepthwiseConvolution
 
+        columns = _parted_columns(problem, choice)
         kernel = DepthwiseConvolution(
             problem.kernel,
             choice.rows,
@@ -145,6 +146,7 @@ class Depthwise:
             choice.lanes,
             _rest_lanes(problem, choice),
             choice.walks,
+            not choice.walks and columns["inner_last"] == 0,
             problem.epilogue.kind,
         )
         zeros = round_up(problem.width + 2 * ZEROS_MARGIN, 64)
@@ -156,7 +158,7 @@ class Depthwise:
             "spacing": choice.spacing,
         }
         tasks = problem.batch * problem.out_channels * choice.bands
-        arguments = {**_arguments(problem), **_parted_columns(problem, choice), **words}
+        arguments = {**_arguments(problem), **columns, **words}
         return Plan(
             algorithm=self.name,
             stages=(Stage(kernel, tasks, arguments),),

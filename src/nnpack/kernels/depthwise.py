@@ -10,11 +10,14 @@ of rows * kh. With dilation the rows of a tile are `spacing` apart, the least di
 share input rows; these are then q input rows (of the dilated grid) apart.
 
 Rows outside the image are read from a row of zeros; lanes outside it are masked. Only vectors at
-the ends of rows need masks, and have them in the registers for a whole band of rows.
+the ends of rows need masks. A block of rows is computed from its first column to its last: edges in
+passes of their own would bring rows twice from the second-level cache, and find them anew. Narrow
+planes, all of whose columns are edges, are computed column by column, with the masks in registers.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -80,8 +83,9 @@ class DepthwiseConvolution:
     ``adjacent``: the horizontal dilation is 1. ``lanes``: pixels in a vector, which may be fewer
     than the target has; from column ``rest_first`` on ``rest_lanes``, where these are fewer.
     ``walks``: tiles follow each other from left to right, each keeping what
-    the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds. Where the epilogue
-    pools, ``rows``, rows of outputs and those of bands are even, and tiles not spaced.
+    the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds. ``narrow``: all
+    columns need masks. Where the epilogue pools, ``rows``, rows of outputs and those of bands are
+    even, and tiles not spaced.
     """
 
     kernel: tuple[int, int]
@@ -93,6 +97,7 @@ class DepthwiseConvolution:
     lanes: int
     rest_lanes: int
     walks: bool
+    narrow: bool
     epilogue: EpilogueKind
     profile: bool = False
 
@@ -129,8 +134,10 @@ class DepthwiseConvolution:
         )  # all vectors of this kernel, which may be narrower than the target's
         if self.walks:
             _emit_walk_function(asm, self)
+        elif self.narrow:
+            _emit_edges_function(asm, self)
         else:
-            self._emit_columns_functions(asm)
+            _emit_columns_function(asm, self)
         with emit_stage(asm, self.fields) as (args, first, last, worker):
             zeros = args["scratch"] + worker * args["scratch_stride"] + ZEROS_MARGIN
             with asm.loop(args["width"], step=self.lanes) as v:
@@ -143,18 +150,10 @@ class DepthwiseConvolution:
                         _emit_sums(asm, args, place)
                     _emit_advance(asm, args, place)
 
-    def _emit_columns_functions(self, asm: Assembler) -> None:
-        for name in ("inner_columns", "edge_columns"):
-            _emit_columns_function(asm, self, name)
-        if self.rest_lanes < self.lanes:
-            asm.lanes = self.rest_lanes
-            _emit_columns_function(asm, self, "rest_columns")
-            asm.lanes = self.lanes
-
 
 _BAND_WORDS: Mapping[str, Any] = {
     **dict.fromkeys(("block", "x", "y", "weight", "zeros"), "pointer"),
-    **dict.fromkeys(("image", "channel", "first", "rows", "left", "right"), "index"),
+    **dict.fromkeys(("image", "channel", "first", "rows"), "index"),
 }
 
 
@@ -183,8 +182,8 @@ def _emit_advance(asm: Assembler, args: Arguments, place: dict[str, Value]) -> N
 
 def _emit_sums(asm: Assembler, args: Arguments, place: dict[str, Value]) -> None:
     """Sum the band that was stored: a piece of its own."""
-    band, copy, channel, n = (place[name] for name in _COUNTERS)
-    k = channel * args["multiplier"] + copy
+    band, number, channel, n = (place[name] for name in _COUNTERS)
+    k = channel * args["multiplier"] + number
     first, rows = _band_rows(asm, args, band)
     y = args["y"] + n * args["y_n"] + k * args["y_c"] + first * args["y_h"]
     piece = (n * args["bands"] + band) * args["sums_channels"] + k
@@ -204,60 +203,77 @@ def _emit_task(
     place: dict[str, Value],
     zeros: Value,
 ) -> None:
-    """One band of one output plane: the columns inside, then those at both edges."""
-    band, copy, channel, n = (place[name] for name in _COUNTERS)
-    k = channel * args["multiplier"] + copy
+    """One band of one output plane."""
+    band, number, channel, n = (place[name] for name in _COUNTERS)
+    k = channel * args["multiplier"] + number
     x = args["x"] + n * args["x_n"] + channel * args["x_c"]
     y = args["y"] + n * args["y_n"] + k * args["y_c"]
     weight = args["weight"] + k * kernel.taps
-    first, rows = _band_rows(asm, args, band)
-    words = (args.block, x, y, weight, zeros, n, k, first, rows)
-    inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
-    if kernel.walks:
-        asm.call("walk", *words, inner_last, right)
-        return
-    last = args["rest_first"] if kernel.rest_lanes < kernel.lanes else right
-    parts = [
-        ("inner_columns", inner_first, inner_last),
-        ("edge_columns", asm.index(0), inner_first),
-        ("edge_columns", inner_last, last),
-    ]
-    if kernel.rest_lanes < kernel.lanes:
-        parts.append(("rest_columns", last, right))
-    for name, begin, end in parts:
-        with asm.when(begin < end):
-            asm.call(name, *words, begin, end)
+    words = (args.block, x, y, weight, zeros, n, k, *_band_rows(asm, args, band))
+    asm.call("walk" if kernel.walks else "columns", *words)
 
 
-def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution, name: str) -> None:
-    """Define the function for output columns ``left .. right`` of a band of rows.
+def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
+    """Define the function for all columns of a band of rows.
 
-    All but the inner ones may need masks.
+    Those outside ``inner_first .. inner_last`` need masks; the last may need narrower vectors.
     """
-    with asm.function(name, **_BAND_WORDS) as (block, *rest, left, right):
+    with asm.function("columns", **_BAND_WORDS) as (block, *rest):
         x, y, weight, zeros, image, channel, first, rows = rest
-        args = Arguments(asm, block, kernel.fields)
+        args, lanes = Arguments(asm, block, kernel.fields), kernel.lanes
         band = _Band(asm, kernel, args, x, y, zeros, first, rows)
         tile = _Tile(asm, kernel, args, weight, image, channel)
-        if name != "inner_columns":
-            with asm.loop(right, start=left, step=asm.lanes) as v:
-                loads, stored = _edge_loads(asm, kernel, args, v)
-                band.emit(lambda block: tile.emit(block, v, loads, stored))
-            return
+        inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
+        narrows = kernel.rest_lanes < lanes
+        last = args["rest_first"] if narrows else right
         loads = [TapLoad(asm, kernel.stride_w, taps) for _, taps in kernel.tap_groups]
 
         def emit_row_of_tiles(block: _RowBlock) -> None:
-            with asm.loop(right, start=left, step=asm.lanes) as v:
-                tile.emit(block, v, loads, None)
+            with asm.loop(last, step=lanes) as v:
+                inside = asm.compare(">=", v, inner_first) & asm.compare("<", v, inner_last)
+                with asm.when(inside):
+                    tile.emit(block, v, loads, None)
+                with asm.when(inside.equals(0)):
+                    tile.emit(block, v, *_edge_loads(asm, kernel, args, v))
+            if narrows:
+                asm.lanes = kernel.rest_lanes
+                narrow = tile.narrowed()
+                with asm.loop(right, start=last, step=asm.lanes) as v:
+                    narrow.emit(block, v, *_edge_loads(asm, kernel, args, v))
+                asm.lanes = lanes
 
         band.emit(emit_row_of_tiles)
 
 
+def _emit_edges_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
+    """Define the function for all columns of a band of rows, all of which need masks."""
+    with asm.function("columns", **_BAND_WORDS) as (block, *rest):
+        x, y, weight, zeros, image, channel, first, rows = rest
+        args, lanes = Arguments(asm, block, kernel.fields), kernel.lanes
+        band = _Band(asm, kernel, args, x, y, zeros, first, rows)
+        tile, right = _Tile(asm, kernel, args, weight, image, channel), args["out_width"]
+
+        def emit_columns(tile: _Tile, begin: Index, end: Value) -> None:
+            with asm.loop(end, start=begin, step=asm.lanes) as v:
+                loads, stored = _edge_loads(asm, kernel, args, v)
+                band.emit(lambda block: tile.emit(block, v, loads, stored))
+
+        if kernel.rest_lanes == lanes:
+            emit_columns(tile, 0, right)
+            return
+        last = args["rest_first"]
+        emit_columns(tile, 0, last)
+        asm.lanes = kernel.rest_lanes
+        emit_columns(tile.narrowed(), last, right)
+        asm.lanes = lanes
+
+
 def _emit_walk_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
     """Define the function for all columns of a band of rows, of which the last need masks."""
-    with asm.function("walk", **_BAND_WORDS) as (block, *rest, inner, right):
+    with asm.function("walk", **_BAND_WORDS) as (block, *rest):
         x, y, weight, zeros, image, channel, first, rows = rest
         args = Arguments(asm, block, kernel.fields)
+        inner, right = args.load("inner_last", "out_width")
         band = _Band(asm, kernel, args, x, y, zeros, first, rows)
         tile = _Tile(asm, kernel, args, weight, image, channel)
 
@@ -384,10 +400,25 @@ class _Tile:
         self.image, self.channel, self.out_width = image, channel, args["out_width"]
         self.epilogue = Epilogue(asm, kernel.epilogue, args)
         self.terms: ChannelTerms = self.epilogue.of_channel(channel)
-        self.offsets = [s * args["dilation_w"] for s in range(kernel.kernel[1])]
+        # A row needs one pointer where the columns of taps are at constant distances.
+        dilation: Index = 1 if kernel.adjacent else args["dilation_w"]
+        self.offsets = [s * dilation for s in range(kernel.kernel[1])]
         self.kept: list[Value] = []
         if kernel.taps <= MAX_KEPT_WEIGHTS:
             self.kept = [asm.broadcast(weight, tap) for tap in range(kernel.taps)]
+
+    def narrowed(self) -> _Tile:
+        """The same with vectors of ``asm.lanes``, the first ones of these."""
+        asm, lanes = self.asm, range(self.asm.lanes)
+
+        def first(value: Value | None) -> Value | None:
+            return None if value is None else asm.shuffle(value, None, lanes)
+
+        tile = copy.copy(self)
+        tile.kept = [asm.shuffle(weight, None, lanes) for weight in self.kept]
+        terms = self.terms
+        tile.terms = ChannelTerms(first(terms.scale), first(terms.bias), first(terms.slope))
+        return tile
 
     def emit(self, block: _RowBlock, v: Value, loads: Sequence[TapLoad], stored: Mask) -> None:
         """Compute and store one tile at output column ``v``.

@@ -273,7 +273,7 @@ class Epilogue:
         # Rows of pixels may be narrower than a register; the first lanes of one cost nothing.
         lanes = value.ir.type.count
         numbers = self._numbers
-        if lanes != self.asm.lanes:
+        if any(n.ir.type.count != lanes for n in numbers):
             numbers = tuple(self.asm.shuffle(n, None, range(lanes)) for n in numbers)
         slopes = () if slope is None else (slope,)
         return self._activation.emit(self.asm, value, *slopes, *numbers)
