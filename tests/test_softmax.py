@@ -170,7 +170,7 @@ def test_cross_entropy_and_its_gradient() -> None:
         (
             lambda x: nnpack.cross_entropy(x, [0, 1, 1], reduction=cast("Reduction", "max")),
             nnpack.ProblemError,
-            "one of mean, sum, none",
+            '"mean", "sum" or "none"',
         ),
     ],
 )

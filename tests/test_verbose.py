@@ -106,3 +106,13 @@ def test_whatever_else_is_computed_has_a_line_a_call(capsys: pytest.CaptureFixtu
     assert [line[2] for line in lines] == names
     assert "1237" in lines[1][5]
     assert lines[2][5].startswith(SHAPE)
+
+
+def test_a_network_has_one_line_a_call(capsys: pytest.CaptureFixture[str]) -> None:
+    x, weight = _arrays()
+    network = nnpack.Network([nnpack.Conv2d(weight)], threads=1)
+    network(x)
+    network(x)
+    lines = [line for line in _lines(capsys) if line[1] == "call"]
+    assert [line[2] for line in lines] == ["network"] * 2
+    assert lines[0][5] == "layers=1 x=1x2x9x7"

@@ -26,6 +26,7 @@ __all__ = [
     "as_paddings",
     "as_pair",
     "as_shape",
+    "check_one_of",
 ]
 
 IntOrPair = SupportsIndex | Sequence[SupportsIndex]
@@ -137,6 +138,13 @@ def as_number(name: str, value: object, *, infinite: bool = False) -> float:
     if _FLOAT32_OVERFLOW <= abs(number) < math.inf:
         raise ProblemError(f"{name}={value!r} is beyond float32, whose largest is 3.4028235e38")
     return number + 0.0
+
+
+def check_one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    """Raise ProblemError unless ``value`` is one of these words."""
+    if not isinstance(value, str) or value not in allowed:
+        words = ", ".join(f'"{word}"' for word in allowed[:-1])
+        raise ProblemError(f'{name}={value!r} must be {words} or "{allowed[-1]}"')
 
 
 def _plain(value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, SupportsIndex
 
-from nnpack.arguments import as_number
+from nnpack.arguments import as_number, check_one_of
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.frozen import dataclass, field
 
@@ -274,8 +274,7 @@ class Gelu:
     approximate: Literal["none", "tanh"] = "none"
 
     def __post_init__(self) -> None:
-        if self.approximate not in ("none", "tanh"):
-            raise ProblemError(f'Gelu: approximate={self.approximate!r} must be "none" or "tanh"')
+        check_one_of("Gelu: approximate", self.approximate, ("none", "tanh"))
 
     @property
     def kind(self) -> ActivationKind:
@@ -467,8 +466,7 @@ class Terms:
                 )
         if isinstance(activation, Prelu):
             check_slopes(activation, y_shape[axis])
-        if self.position not in ("before", "after"):
-            raise ProblemError(f'residual_position={self.position!r} must be "before" or "after"')
+        check_one_of("residual_position", self.position, ("before", "after"))
         if self.residual is not None and tuple(self.residual) != y_shape:
             raise ProblemError(
                 f"residual.shape={tuple(self.residual)} must be {y_shape}, what it is added to"

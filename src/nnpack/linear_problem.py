@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from nnpack.arguments import as_shape
+from nnpack.arguments import as_shape, check_one_of
 from nnpack.epilogue import Activation, Epilogue, Pooling, ResidualPosition, Terms
 from nnpack.errors import ProblemError
 from nnpack.frozen import dataclass, replace
@@ -48,8 +48,8 @@ class ProductProblem:
     map_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
-        _check_one_of("accuracy", self.accuracy, ("fast", "exact"))
-        _check_one_of("weight_storage", self.weight_storage, ("float32", "float16"))
+        check_one_of("accuracy", self.accuracy, ("fast", "exact"))
+        check_one_of("weight_storage", self.weight_storage, ("float32", "float16"))
         for name, floats in (
             ("x", self.rows * self.depth),
             ("weight", self.columns * self.depth),
@@ -259,9 +259,3 @@ def _shape(name: str, shape: Sequence[SupportsIndex], axis: str) -> tuple[int, .
         raise ProblemError(f"{name}.shape=() must be (..., {axis})")
     # "N" is the one axis that may be 0.
     return as_shape(name, shape, (*("N",) * (len(shape) - 1), axis))
-
-
-def _check_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        names = " or ".join(f'"{word}"' for word in allowed)
-        raise ProblemError(f"{name}={value!r} must be {names}")

@@ -22,6 +22,7 @@ from nnpack.arguments import (
     as_paddings,
     as_pair,
     as_shape,
+    check_one_of,
 )
 from nnpack.epilogue import (
     Activation,
@@ -134,8 +135,8 @@ class _Convolution:
         _check_extents(self)
         object.__setattr__(self, "_outputs", self._count_outputs())
         _check_groups(self.groups, self.in_channels, self.out_channels)
-        _check_one_of("accuracy", self.accuracy, ("fast", "exact"))
-        _check_one_of("weight_storage", self.weight_storage, ("float32", "float16"))
+        check_one_of("accuracy", self.accuracy, ("fast", "exact"))
+        check_one_of("weight_storage", self.weight_storage, ("float32", "float16"))
         _check_sizes(x=self.x_shape, weight=self.weight_shape, y=self.y_shape)
 
     @property
@@ -453,11 +454,6 @@ def _check_groups(groups: int, in_channels: int, out_channels: int) -> None:
             f"groups={groups} must divide the {in_channels} channels of x and "
             f"the {out_channels} output channels of weight"
         )
-
-
-def _check_one_of(name: str, value: object, allowed: tuple[str, str]) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise ProblemError(f'{name}={value!r} must be "{allowed[0]}" or "{allowed[1]}"')
 
 
 def _check_sizes(**shapes: Shape) -> None:

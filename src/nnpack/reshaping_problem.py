@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, Literal
 
-from nnpack.arguments import as_number, as_pair
+from nnpack.arguments import as_number, as_pair, check_one_of
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.frozen import dataclass
 from nnpack.geometry import Padding, Pair
@@ -69,10 +69,9 @@ class ConcatProblem:
     moved: tuple[bool, ...]
 
 
-def check_pad_mode(mode: object, padding: Padding, image: Pair) -> PadMode:
+def check_pad_mode(mode: PadMode, padding: Padding, image: Pair) -> PadMode:
     """``mode`` if such borders can be made. Raises ProblemError."""
-    if mode not in ("constant", "reflect", "replicate"):
-        raise ProblemError(f'mode={mode!r} must be "constant", "reflect" or "replicate"')
+    check_one_of("mode", mode, ("constant", "reflect", "replicate"))
     if mode == "reflect" and (max(padding[:2]) >= image[0] or max(padding[2:]) >= image[1]):
         raise ProblemError(
             f"padding={padding} must be less than the {image[0]}x{image[1]} pixels that it "

@@ -60,7 +60,11 @@ def relu(
     out: Float32Array | None = None,
     threads: SupportsIndex | None = None,
 ) -> Float32Array:
-    """``max(x, 0)`` of float32 numbers; a new array, or ``out``, which may be x; see `Relu`."""
+    """``max(x, 0)`` of a float32 array of any shape: a new one, or ``out``, which may be x.
+
+    NaN stays; see `Relu`. Raises ProblemError or DtypeError for malformed arguments, before
+    anything is written.
+    """
     return _activated(x, Relu, (), out, threads)
 
 

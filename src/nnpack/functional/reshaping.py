@@ -10,7 +10,15 @@ from typing import Any, SupportsIndex
 import numpy as np
 
 from nnpack.algorithms.reshaping import plan_concat, plan_pad, plan_resample
-from nnpack.arguments import PaddingLike, as_axis, as_flag, as_number, as_paddings, as_shape
+from nnpack.arguments import (
+    PaddingLike,
+    as_axis,
+    as_flag,
+    as_number,
+    as_paddings,
+    as_shape,
+    check_one_of,
+)
 from nnpack.arrays import Float32Array, as_float32
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.execution import Runnable
@@ -258,8 +266,7 @@ def _is_part(array: Float32Array, out: object, axis: int, end: int) -> bool:
 
 
 def _axis_kind(mode: object, align_corners: bool) -> AxisKind:
-    if mode not in ("nearest", "bilinear"):
-        raise ProblemError(f'mode={mode!r} must be "nearest" or "bilinear"')
+    check_one_of("mode", mode, ("nearest", "bilinear"))
     align_corners = as_flag("align_corners", align_corners)
     if mode == "nearest" and align_corners:
         raise ProblemError('align_corners=True goes with mode="bilinear" only')

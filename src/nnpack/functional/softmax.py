@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnpack.algorithms.softmax import plan_softmax
+from nnpack.arguments import check_one_of
 from nnpack.arrays import Float32Array, as_float32
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.execution import Call, Runnable
@@ -106,7 +107,7 @@ def cross_entropy(
     no integers or logits that are not float32.
     """
     x, classes = _as_logits(logits, labels)
-    _check_reduction(reduction)
+    check_one_of("reduction", reduction, ("mean", "sum", "none"))
     y = _forward(x, 1, threads, None, logarithm=True)
     losses = -np.take_along_axis(y, classes, 1)[:, 0]
     if reduction == "none":
@@ -130,7 +131,7 @@ def cross_entropy_gradient(
     Shapes and errors are those of `cross_entropy`; ``out`` may be ``logits``.
     """
     x, classes = _as_logits(logits, labels)
-    _check_reduction(reduction, "mean", "sum")
+    check_one_of("reduction", reduction, ("mean", "sum"))
     share = 1.0 / max(1, classes.size) if reduction == "mean" else 1.0
     if out is not None and np.may_share_memory(out, classes):
         raise ProblemError("out overlaps labels; pass memory of its own")
@@ -227,9 +228,3 @@ def _as_labels(labels: object) -> npt.NDArray[Any]:
     if array.dtype.kind not in "iu":
         raise DtypeError(f"labels have dtype {array.dtype}; they must be integers")
     return array
-
-
-def _check_reduction(reduction: object, *allowed: str) -> None:
-    allowed = allowed or ("mean", "sum", "none")
-    if reduction not in allowed:
-        raise ProblemError(f"reduction={reduction!r} must be one of {', '.join(allowed)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections import OrderedDict
@@ -17,12 +18,13 @@ from nnpack.arrays import Float32Array, check_out
 from nnpack.codegen.lock import llvm_lock
 from nnpack.codegen.target import host_target
 from nnpack.errors import ProblemError
-from nnpack.execution import Program, compile_stages
+from nnpack.execution import Program, ReportedProgram, Runnable, compile_stages
 from nnpack.frozen import dataclass
 from nnpack.layers.base import Layer, Weights
 from nnpack.plan import Argument, Plan, Slot, Stage, aligned, place_values
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
+from nnpack.verbose import is_verbose, report
 
 __all__ = ["Network"]
 
@@ -33,11 +35,19 @@ _MAX_PROGRAMS = 8
 class _Prepared:
     """A program, one for each layer of it, and the weights they were made of and read."""
 
-    program: Program
+    program: Runnable
     layers: tuple[Program, ...]
     y_shape: tuple[int, ...]
     versions: tuple[Weights, ...]
     packed: Block
+
+
+@dataclass(frozen=True)
+class NetworkProblem:
+    """What is said of a network's calls: how many layers it has, and the shape of x."""
+
+    layers: int
+    x: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -188,8 +198,18 @@ def _prepare(
         for link, plan, start in zip(links, plans, starts, strict=True)
     ]
     programs = (Program(stages, target, threads, nbytes) for stages in bound)
-    whole = Program(tuple(chain.from_iterable(bound)), target, threads, nbytes)
+    whole = _reported(
+        Program(tuple(chain.from_iterable(bound)), target, threads, nbytes), links, x, threads
+    )
     return _Prepared(whole, tuple(programs), links[-1].problem.y_shape, versions, packed)
+
+
+def _reported(program: Program, links: Sequence[_Link], x: Float32Array, threads: int) -> Runnable:
+    """``program``, which reports its runs where the environment asks for that."""
+    if not is_verbose():
+        return program
+    words = NetworkProblem(len(links), x.shape), "network", "", threads
+    return ReportedProgram(program, functools.partial(report, "call", *words))
 
 
 def _linked(
