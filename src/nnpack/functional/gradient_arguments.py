@@ -9,16 +9,21 @@ from nnpack.arrays import Float32Array, check_out
 from nnpack.errors import ProblemError
 from nnpack.runtime.memory import empty_output
 
-__all__ = ["check_gradient", "gradient_output"]
+__all__ = ["check_gradient", "check_gradient_shape", "gradient_output"]
 
 
 def check_gradient(name: str, gradient: Float32Array, shape: Sequence[int]) -> Float32Array:
     """``gradient`` if it has ``shape``, that of what it is the gradient in. Raises ProblemError."""
-    if gradient.shape != tuple(shape):
-        raise ProblemError(
-            f"{name}.shape={gradient.shape} must be {tuple(shape)}, the shape of the forward result"
-        )
+    check_gradient_shape(name, gradient.shape, shape)
     return gradient
+
+
+def check_gradient_shape(name: str, given: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise ProblemError unless a gradient of the shape ``given`` is one in what has ``shape``."""
+    if tuple(given) != tuple(shape):
+        raise ProblemError(
+            f"{name}.shape={tuple(given)} must be {tuple(shape)}, the shape of the forward result"
+        )
 
 
 def gradient_output(

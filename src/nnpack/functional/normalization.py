@@ -24,7 +24,14 @@ from nnpack.functional.stating import kept
 from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
-__all__ = ["batch_norm", "batch_norm_gradient", "fold_batch_norm"]
+__all__ = [
+    "batch_norm",
+    "batch_norm_gradient",
+    "batch_norm_gradient_program",
+    "batch_norm_program",
+    "fold_batch_norm",
+    "running_weights",
+]
 
 Normalized = tuple[Float32Array, Float32Array, Float32Array]
 
@@ -106,7 +113,7 @@ def batch_norm(
             call(np.ascontiguousarray(x), y, *inputs.values(), *slopes.values())
         return y
     inputs["x"] = x
-    program = kept(_program, words, eps, activation)
+    program = kept(batch_norm_program, words, eps, activation)
     assert program is not None
     factor = as_number("momentum", momentum)
     y = result(x.shape, out, inputs, in_place=True)
@@ -114,7 +121,7 @@ def batch_norm(
     if running:
         _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
         arrays |= {f"running_{name}": inputs[name] for name in ("mean", "variance")}
-        arrays["momentum"] = _weights(factor, batch * pixels)
+        arrays["momentum"] = running_weights(factor, batch * pixels)
     moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
     run(program, {**arrays, "x": np.ascontiguousarray(x), "y": y, **moments})
     if running:
@@ -123,7 +130,7 @@ def batch_norm(
     return y, moments["mean"], moments["inverse_std"]
 
 
-def _program(
+def batch_norm_program(
     extents: tuple[int, int, int],
     flags: tuple[bool, bool, bool, bool],
     threads: int,
@@ -132,7 +139,8 @@ def _program(
 ) -> Runnable | None:
     """The program of a batch normalisation, unless there is nothing to compute.
 
-    ``flags``: gamma, beta, training, running.
+    Slots as in `plan_batch_norm`, of (batch, channels, pixels); ``flags``: gamma, beta, training,
+    running.
     """
     gamma, beta, training, running = flags
     problem = BatchNormProblem(*extents, gamma, beta, eps, activation, training, running)
@@ -147,7 +155,7 @@ def _inference(
     activation: Activation | None,
 ) -> Call | None:
     """What computes y of x, gamma, beta, mean, variance and slopes, of which some may be absent."""
-    program = _program(extents, flags, threads, eps, activation)
+    program = batch_norm_program(extents, flags, threads, eps, activation)
     if program is None:
         return None
     terms = [name for name, given in zip(("gamma", "beta"), flags, strict=False) if given]
@@ -155,9 +163,10 @@ def _inference(
     return program.bound("x", "y", *terms, "mean", "variance", *slopes)
 
 
-def _gradient_program(
+def batch_norm_gradient_program(
     batch: int, channels: int, pixels: int, gamma: bool, training: bool, threads: int
 ) -> Runnable:
+    """The program of the gradients, slots as in `plan_batch_norm_gradient`."""
     problem = BatchNormGradientProblem(batch, channels, pixels, gamma, training)
     return planned_program(plan_batch_norm_gradient, problem, threads)
 
@@ -196,7 +205,7 @@ def batch_norm_gradient(
     if batch:
         arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad)}
         results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
-        run(kept(_gradient_program, words), {**arrays, **results, **parameters})
+        run(kept(batch_norm_gradient_program, words), {**arrays, **results, **parameters})
     return grad_x, grad_gamma, grad_beta
 
 
@@ -276,8 +285,11 @@ def _check_writeable(others: Mapping[str, Float32Array], **running: object) -> N
 
 
 @functools.lru_cache(maxsize=256)
-def _weights(momentum: float, count: int) -> Float32Array:
-    """What running moments keep, and what they take of mean and biased variance of ``count``."""
+def running_weights(momentum: float, count: int) -> Float32Array:
+    """What running moments keep, and what they take of mean and biased variance of ``count``.
+
+    The slot ``momentum``.
+    """
     unbiased = momentum * count / (count - 1)
     weights = np.array([1.0 - momentum, momentum, unbiased], np.float32)
     weights.setflags(write=False)

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import nnpack
+from nnpack.integrations.torch import convolution
 from tests.integrations.torch.networks import NETWORKS, make
 from tests.integrations.torch.tensors import assert_close, randn, recorded_calls
 
@@ -278,11 +279,12 @@ class TestPacking:
 
 
 def test_channels_last_modules_stay_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "conv2d", "Conv2d")
+    packings = recorded_calls(monkeypatch, nnpack, "Conv2d")
+    calls = recorded_calls(monkeypatch, convolution, "prepare_convolution")
     plain = make("small_resnet").to(memory_format=torch.channels_last)[:-1]  # all but the linear
     images = _images().contiguous(memory_format=torch.channels_last)
     assert torch.equal(convert(plain)(images), plain(images))
-    assert calls == []
+    assert calls == packings == []
 
 
 def test_other_dtypes_stay_pytorch_s() -> None:

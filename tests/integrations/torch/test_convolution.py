@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F  # noqa: N812
 
 import nnpack
+from nnpack.integrations.torch import convolution
 from tests.integrations.torch.tensors import (
     assert_close,
     assert_same_gradients,
@@ -76,7 +77,7 @@ def test_conv_transpose2d_and_its_gradients_agree_with_pytorch(case: dict[str, A
 
 @_PYTORCH_WARNS
 def test_borders_that_differ_are_pytorch_s(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "conv2d", "conv_transpose2d")
+    calls = recorded_calls(monkeypatch, convolution, "prepare_convolution")
     x, weight = randn(1, 2, 6, 6), randn(3, 2, 2, 4)
     assert_close(nt.conv2d(x, weight, padding="same"), F.conv2d(x, weight, padding="same"))
     assert calls == []
@@ -97,11 +98,11 @@ def test_only_the_gradients_that_are_wanted_are_computed(
 
 
 def test_strided_views_are_taken_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "conv2d", "conv_transpose2d")
+    calls = recorded_calls(monkeypatch, convolution, "prepare_convolution")
     x = randn(3, 8, 20, 12, grad=False)[:, ::2, 1:15:3, 2:]
     weight = randn(5, 4, 3, 3)
     assert_close(nt.conv2d(x, weight), F.conv2d(x, weight))
-    assert calls == ["conv2d"]
+    assert calls == ["prepare_convolution"]
 
 
 def _fallbacks() -> dict[str, tuple[Any, Any]]:
@@ -119,7 +120,7 @@ def _fallbacks() -> dict[str, tuple[Any, Any]]:
 
 @pytest.mark.parametrize("name", _fallbacks())
 def test_other_tensors_go_to_pytorch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "conv2d", "conv_transpose2d")
+    calls = recorded_calls(monkeypatch, convolution, "prepare_convolution")
     x, weight = _fallbacks()[name]
     got, want = nt.conv2d(x, weight), F.conv2d(x, weight)
     assert torch.equal(got, want)
@@ -140,7 +141,7 @@ def test_nested_tensors_are_not_taken_for_dense_ones() -> None:
 
 
 def test_sparse_tensors_are_not_taken_for_dense_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "conv2d", "conv_transpose2d")
+    calls = recorded_calls(monkeypatch, convolution, "prepare_convolution")
     x, weight = randn(1, 2, 4, 4, grad=False), randn(2, 2, 1, 1, grad=False)
     assert_close(nt.conv2d(x.to_mkldnn(), weight).to_dense(), F.conv2d(x, weight))
     with pytest.raises(RuntimeError):
@@ -152,7 +153,7 @@ def test_subclasses_of_tensors_are_pytorch_s(monkeypatch: pytest.MonkeyPatch) ->
     class Marked(torch.Tensor):  # type: ignore[name-defined]
         pass
 
-    calls = recorded_calls(monkeypatch, nnpack, "conv2d", "conv_transpose2d")
+    calls = recorded_calls(monkeypatch, convolution, "prepare_convolution")
     x = randn(1, 2, 4, 4, grad=False).as_subclass(Marked)
     assert type(nt.conv2d(x, randn(2, 2, 1, 1, grad=False))) is Marked
     assert calls == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import pytest
@@ -38,7 +39,8 @@ def test_gradients_are_those_that_are_wanted(wanted: tuple[int, int]) -> None:
 
 
 def test_other_tensors_go_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "linear")
+    module = importlib.import_module(nt.linear.__module__)
+    calls = recorded_calls(monkeypatch, module, "prepare_linear")
     x, weight = randn(6, 8, grad=False), randn(4, 8, grad=False)
     assert torch.equal(
         nt.linear(x.double(), weight.double()), F.linear(x.double(), weight.double())
@@ -47,6 +49,8 @@ def test_other_tensors_go_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert nt.linear(x, weight).dtype is torch.bfloat16
     assert calls == []
+    nt.linear(x, weight)
+    assert calls == ["prepare_linear"]
     with pytest.raises(RuntimeError):
         nt.linear(x, randn(4, 9, grad=False))
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import nnpack
+from nnpack.integrations.torch import batch_norm_training
 from tests.integrations.torch.tensors import (
     assert_close,
     assert_same_gradients,
@@ -73,7 +74,7 @@ def test_the_converted_layer_keeps_the_books(momentum: float | None, tracks: boo
 
 
 def test_other_images_go_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = recorded_calls(monkeypatch, nnpack, "batch_norm")
+    calls = recorded_calls(monkeypatch, batch_norm_training, "_by_library")
     x = randn(4, CHANNELS, 5, 5, grad=False)
     for images in (
         x.double(),
@@ -85,7 +86,7 @@ def test_other_images_go_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(got, F.batch_norm(images, None, None, training=True))
     assert calls == []
     nt.batch_norm(x, None, None, training=True)
-    assert calls == ["batch_norm"]
+    assert calls == ["_by_library"]
 
 
 def test_what_pytorch_refuses_is_refused() -> None:

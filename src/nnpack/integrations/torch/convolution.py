@@ -11,6 +11,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
+from nnpack.functional.prepared import prepare_convolution
 from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
 from nnpack.integrations.torch.convolution_gradients import CALL, convolution_gradients
 from nnpack.integrations.torch.eligibility import (
@@ -18,7 +19,7 @@ from nnpack.integrations.torch.eligibility import (
     is_plain,
     is_usable,
 )
-from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
+from nnpack.integrations.torch.exchange import as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
 from nnpack.integrations.torch.packed import forget, run_kept
 from nnpack.integrations.torch.threads import take_threads
@@ -135,23 +136,16 @@ def make_layer(weight: object, bias: object, call: tuple[Any, ...], threads: int
 def _by_library(
     images: Tensor, weight: Tensor, bias: Tensor | None, call: tuple[Any, ...]
 ) -> Tensor:
-    stride, padding, output_padding, dilation, groups, transposed, accuracy = call
-    words: dict[str, Any] = {
-        "stride": stride,
-        "padding": padding,
-        "dilation": dilation,
-        "groups": groups,
-        "accuracy": accuracy,
-        "threads": take_threads(images.numel() * weight.numel() // max(1, images.shape[1])),
-    }
-    if transposed:
-        words["output_padding"] = output_padding
-    function = nnpack.conv_transpose2d if transposed else nnpack.conv2d
+    threads = take_threads(images.numel() * weight.numel() // max(1, images.shape[1]))
+    places, bias_shape = {"x": images.data_ptr(), "weight": weight.data_ptr()}, None
+    if bias is not None:
+        places["bias"], bias_shape = bias.data_ptr(), bias.shape
+    x = images.shape, images.stride()
     try:
-        y = function(as_array(images), as_array(weight), as_optional_array(bias), **words)
+        prepared = prepare_convolution(x, weight.shape, bias_shape, call, threads)
     except NnpackError:  # what we refuse, PyTorch may allow, or reports
         return _by_pytorch(images, weight, bias, *call)
-    return as_tensor(y)
+    return as_tensor(prepared.run_at(places))
 
 
 def _by_pytorch(

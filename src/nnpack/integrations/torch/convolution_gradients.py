@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-import nnpack
-from nnpack.arrays import Float32Array
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.arguments import Ints
+from nnpack.functional.prepared import Place, prepare_input_gradient, prepare_weight_gradient
+from nnpack.integrations.torch.arguments import Ints, as_hashable
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_higher_order,
     is_plain,
 )
-from nnpack.integrations.torch.exchange import as_array, as_tensor
+from nnpack.integrations.torch.exchange import as_tensor
 from nnpack.integrations.torch.operator import Operator
 from nnpack.integrations.torch.threads import take_threads
 
@@ -29,7 +28,8 @@ CALL = (
     "SymInt[2] stride, SymInt[2] padding, SymInt[2] output_padding, SymInt[2] dilation, "
     "SymInt groups, bool transposed, str accuracy"
 )
-_ZERO = (0, 0)
+_TRANSPOSED = 5
+"""Which of them says whether the convolution is a transposed one."""
 
 
 def convolution_gradients(
@@ -73,23 +73,33 @@ def _by_pytorch(
 
 
 def _compute_input_gradient(grad: Tensor, weight: Tensor, size: Ints, *call: Any) -> Tensor:
-    shape, images = tuple(size), _with_unit_columns(grad)
+    shape, words = tuple(size), tuple(map(as_hashable, call))
     if is_plain(grad) and is_plain(weight) and weight.is_contiguous():
+        given = _with_unit_columns(grad)
+        threads = take_threads(math.prod(shape) * weight.numel() // max(1, shape[1]))
         with contextlib.suppress(NnpackError):  # what we refuse, PyTorch may allow, or else reports
-            work = math.prod(shape) * weight.numel() // max(1, shape[1])
-            gradients = nnpack.conv2d_input_gradient, nnpack.conv_transpose2d_input_gradient
-            return _by_library(gradients, as_array(images), as_array(weight), shape, call, work)
+            prepared = prepare_input_gradient(_place(given), weight.shape, shape, words, threads)
+            places = {"x": given.data_ptr(), "weight": weight.data_ptr()}
+            return as_tensor(prepared.run_at(places))
     absent = grad.new_empty(1).expand(shape)
     return _by_pytorch(grad, absent, weight, (True, False, False), call)[0].contiguous()
 
 
 def _compute_weight_gradient(grad: Tensor, input_: Tensor, size: Ints, *call: Any) -> Tensor:
-    shape, images = tuple(size), _with_unit_columns(grad)
+    shape, words = tuple(size), tuple(map(as_hashable, call))
     if is_plain(grad) and is_plain(input_) and has_unit_columns(input_):
+        threads = take_threads(input_.numel() * math.prod(shape) // max(1, input_.shape[1]))
+        of_transposed = bool(words[_TRANSPOSED])
+        x, given = _with_unit_columns(input_), _with_unit_columns(grad)
+        if of_transposed:
+            x = _with_dense_planes(x)
+        else:
+            given = _with_dense_planes(given)
         with contextlib.suppress(NnpackError):
-            work = input_.numel() * math.prod(shape) // max(1, input_.shape[1])
-            gradients = nnpack.conv2d_weight_gradient, nnpack.conv_transpose2d_weight_gradient
-            return _by_library(gradients, as_array(input_), as_array(images), shape, call, work)
+            prepared = prepare_weight_gradient(_place(x), _place(given), shape, words, threads)
+            tensors = (given, x) if of_transposed else (x, given)
+            places = {"x": tensors[0].data_ptr(), "grad": tensors[1].data_ptr()}
+            return as_tensor(prepared.run_at(places))
     absent = grad.new_empty(1).expand(shape)
     return _by_pytorch(grad, input_, absent, (False, True, False), call)[1].contiguous()
 
@@ -98,32 +108,19 @@ def _compute_bias_gradient(grad: Tensor) -> Tensor:
     return grad.sum((0, 2, 3))
 
 
-def _by_library(
-    gradients: tuple[Callable[..., Any], Callable[..., Any]],
-    first: Float32Array,
-    second: Float32Array,
-    shape: tuple[int, ...],
-    call: tuple[Any, ...],
-    work: int,
-) -> Tensor:
-    """The gradient of convolution, or of transposed convolution, for these arrays."""
-    stride, padding, output_padding, dilation, groups, transposed, accuracy = call
-    words = {
-        "stride": tuple(stride),
-        "padding": tuple(padding),
-        "dilation": tuple(dilation),
-        "groups": groups,
-        "accuracy": accuracy,
-        "threads": take_threads(work),
-    }
-    if transposed:
-        words["output_padding"] = tuple(output_padding)
-    return as_tensor(gradients[transposed](first, second, shape, **words))
+def _place(images: Tensor) -> Place:
+    return images.shape, images.stride()
 
 
 def _with_unit_columns(grad: Tensor) -> Tensor:
     """``grad``, or a copy: autograd hands on expanded and transposed ones."""
     return grad if has_unit_columns(grad) else grad.contiguous()
+
+
+def _with_dense_planes(images: Tensor) -> Tensor:
+    """``images``, which have consecutive columns, or a copy where there are gaps between rows."""
+    is_dense = images.stride(2) == images.shape[3] or images.shape[2] == 1
+    return images if is_dense else images.contiguous()
 
 
 _input_gradient = Operator(

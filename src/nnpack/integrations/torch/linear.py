@@ -12,12 +12,13 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
+from nnpack.functional.prepared import prepare_linear
 from nnpack.integrations.torch.eligibility import (
     is_higher_order,
     is_plain,
     is_usable,
 )
-from nnpack.integrations.torch.exchange import as_array, as_optional_array, as_tensor
+from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
 from nnpack.integrations.torch.packed import forget, run_kept
 from nnpack.integrations.torch.threads import take_threads
@@ -78,11 +79,14 @@ def _by_library(
     _call: tuple[()] = (),
 ) -> Tensor:
     threads = take_threads(rows.numel() * weight.shape[0])
-    arrays = as_array(rows), as_array(weight), as_optional_array(bias)
+    places, bias_shape = {"x": rows.data_ptr(), "weight": weight.data_ptr()}, None
+    if bias is not None:
+        places["bias"], bias_shape = bias.data_ptr(), bias.shape
     try:
-        return as_tensor(nnpack.linear(*arrays, threads=threads))
+        prepared = prepare_linear(rows.shape, weight.shape, bias_shape, threads)
     except NnpackError:  # what we refuse, PyTorch may allow, or else reports
         return _by_pytorch(rows, weight, bias)
+    return as_tensor(prepared.run_at(places))
 
 
 def _by_pytorch(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

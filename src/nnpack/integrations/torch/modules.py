@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnpack.integrations.torch.batch_norm_training import Vectors, can_train, train
 from nnpack.integrations.torch.convolution import (
     are_images,
     are_weights,
@@ -19,7 +20,7 @@ from nnpack.integrations.torch.linear import are_rows, linear
 from nnpack.integrations.torch.linear import are_weights as are_matrix
 from nnpack.integrations.torch.linear import make_layer as make_linear_layer
 from nnpack.integrations.torch.named import Named
-from nnpack.integrations.torch.normalization import Vectors, batch_norm, can_train, train
+from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.packed import Packing
 from nnpack.integrations.torch.pooling import max_pool2d
 from nnpack.problem import Accuracy

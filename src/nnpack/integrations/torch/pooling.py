@@ -12,6 +12,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
+from nnpack.functional.prepared import prepare_max_pool
 from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
@@ -23,6 +24,7 @@ from nnpack.integrations.torch.eligibility import (
 from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import Derivative, Operator
 from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
+from nnpack.runtime.memory import address, empty_indices
 
 __all__ = ["max_pool2d"]
 
@@ -69,11 +71,12 @@ def _compute(images: Tensor, *call: Any) -> tuple[Tensor, Tensor]:
 
 def _by_library(images: Tensor, call: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
     threads = take_threads(WORK_PER_FLOAT * images.numel())
-    words: Any = {"return_indices": True, "threads": threads}
     try:
-        y, indices = nnpack.max_pool2d(as_array(images), *call, **words)
+        prepared = prepare_max_pool((images.shape, images.stride()), call, threads)
     except NnpackError:  # what we refuse, PyTorch may allow, or else reports
         return _by_pytorch(images, *call)
+    indices = empty_indices(prepared.shape)
+    y = prepared.run_at({"x": images.data_ptr(), "indices": address(indices)})
     return as_tensor(y), as_tensor(indices)
 
 
