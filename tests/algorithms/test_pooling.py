@@ -147,6 +147,8 @@ def _others() -> Iterator[Case]:
     yield Case((150, 90), (2, 2), (2, 2))  # several blocks of rows
     yield from (Case((17, 40), None, outputs) for outputs in ((1, 1), (2, 3), (5, 40), (20, 50)))
     yield from (Case(image, None, (1, 1)) for image in ((1, 1), (7, 7), (8, 8), (3, 67), (20, 20)))
+    # Groups of as many planes as there are lanes, and what is left of an image and of a task.
+    yield from (Case((7, 7), None, (1, 1), planes=planes) for planes in ((3, 21), (1, 101)))
 
 
 @pytest.mark.parametrize("side", SIDES)

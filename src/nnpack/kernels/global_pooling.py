@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
-from nnpack.kernels.pooling import PLANE_FIELDS, emit_planes
+from nnpack.kernels.pooling import PLANE_FIELDS
 from nnpack.kernels.reduction import Reduction
-from nnpack.kernels.stage import emit_stage
+from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.pool_problem import PoolKind
 
 if TYPE_CHECKING:
@@ -21,8 +22,9 @@ _CHAINS = 4
 class GlobalPool:
     """The stage ``y[n, c] = factor * sum x[n, c, :]``, or the greatest; a task is some planes.
 
-    A plane is ``rows`` rows of ``columns`` pixels, ``x_h`` apart. Lanes and chains of a plane are
-    combined in an order that only its extents and the target decide.
+    A plane is ``rows`` rows of ``columns`` pixels, ``x_h`` apart; numbers of y of an image are side
+    by side. Lanes and chains of a plane are combined in an order that only its extents and the
+    target decide, those of as many planes as there are lanes at once.
     """
 
     kind: PoolKind
@@ -34,18 +36,53 @@ class GlobalPool:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
-        reduce = Reduction(asm, self.kind)
+        reduce, lanes = Reduction(asm, self.kind), asm.lanes
         with emit_stage(asm, self.fields) as (args, first, last, _):
-            rows, columns, x_h = args.load("rows", "columns", "x_h")
-            mask = asm.lanes_below(columns % asm.lanes)
-            with emit_planes(asm, args, first, last) as place:
-                state = {n: asm.splat(reduce.neutral) for n in range(_CHAINS)}
-                with asm.loop(rows, carry=state) as i:
-                    _emit_row(asm, reduce, place.x + i * x_h, columns, mask, state)
-                value = asm.extract(reduce.lanes(reduce([*state.values()])), 0)
-                if self.kind == "average":
-                    value = value * args["factor"]
-                asm.store(value, place.y)
+            plane = _Plane(asm, reduce, args)
+            # In memory, for registers do not hold the chains of so many planes.
+            found = asm.local_floats(lanes * lanes)
+            with asm.loop(lanes) as n:
+                asm.store(asm.zeros(), found, n * lanes)
+            for x, y, count in _each_image(asm, args, first, last):
+                with asm.loop(count, step=lanes) as c:
+                    with asm.loop(asm.minimum(count - c, lanes)) as n:
+                        asm.store(plane.reduced(x, c + n), found, n * lanes)
+                    value = reduce.across([asm.load(found, n * lanes) for n in range(lanes)])
+                    if self.kind == "average":
+                        value = value * asm.splat(args["factor"])
+                    asm.store(value, y, c, mask=asm.lanes_below(count - c))
+
+
+def _each_image(
+    asm: Assembler, args: Arguments, first: Value, last: Value
+) -> Iterator[tuple[Value, Value, Value]]:
+    """The loop over the images of tasks first .. last: x and y of the first plane, their number."""
+    size, channels = args.load("task_planes", "channels")
+    start, stop = first * size, asm.minimum(last * size, args["planes"])
+    with asm.loop(asm.ceil_div(stop, channels), start=start // channels) as n:
+        begin = asm.maximum(start - n * channels, 0)
+        x = args["x"] + n * args["x_n"] + begin * args["x_c"]
+        y = args["y"] + n * args["y_n"] + begin
+        yield x, y, asm.minimum(stop - n * channels, channels) - begin
+
+
+class _Plane:
+    """Reduces planes to a vector each."""
+
+    def __init__(self, asm: Assembler, reduce: Reduction, args: Arguments) -> None:
+        self._asm = asm
+        self._reduce = reduce
+        self._rows, self._columns, self._x_h, self._x_c = args.load("rows", "columns", "x_h", "x_c")
+        self._mask = asm.lanes_below(self._columns % asm.lanes)
+
+    def reduced(self, x: Value, number: Value) -> Value:
+        """Lane by lane what plane ``number`` behind x is reduced to."""
+        plane = x + number * self._x_c
+        state = {n: self._asm.splat(self._reduce.neutral) for n in range(_CHAINS)}
+        with self._asm.loop(self._rows, carry=state) as i:
+            row = plane + i * self._x_h
+            _emit_row(self._asm, self._reduce, row, self._columns, self._mask, state)
+        return self._reduce([*state.values()])
 
 
 def _emit_row(

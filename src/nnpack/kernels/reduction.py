@@ -43,6 +43,30 @@ class Reduction:
             vector, step = self([vector, other]), step // 2
         return vector
 
+    def across(self, vectors: Sequence[Value]) -> Value:
+        """What `lanes` makes of vector n in lane n: as many ``vectors`` as there are lanes.
+
+        Two vectors are reduced to halves side by side, then pairs of those to quarters, ...:
+        lane by lane what `lanes` does, but once for all of them.
+        """
+        left, group = list(vectors), self.asm.lanes
+        while group > 1:
+            half, apart = group // 2, len(left) // 2
+            starts = range(0, self.asm.lanes, group)
+            low = [
+                n + k
+                for n in starts
+                for side in (0, self.asm.lanes)
+                for k in range(side, side + half)
+            ]
+            high = [n + half for n in low]
+            pairs = zip(left[:apart], left[apart:], strict=True)
+            left = [
+                self([self.asm.shuffle(a, b, low), self.asm.shuffle(a, b, high)]) for a, b in pairs
+            ]
+            group = half
+        return left[0]
+
 
 def _tree(values: Sequence[Value], combine: Callable[[Value, Value], Value]) -> Value:
     """Neighbours combined, then what they gave, until one is left."""
