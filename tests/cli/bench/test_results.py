@@ -7,6 +7,7 @@ import json
 import pytest
 
 from nnpack.cli.bench.results import (
+    FORMAT,
     LayerResult,
     Measurement,
     from_json,
@@ -148,6 +149,13 @@ def test_the_file_has_the_derived_figures_too() -> None:
     assert entry["measurements"][0]["gflops"] == pytest.approx(SMALL.flops(1) / 2e6)
 
 
-def test_other_files_are_refused() -> None:
+@pytest.mark.parametrize("text", ['{"format": 99}', "[]", "3"])
+def test_other_files_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a report"):
-        from_json('{"format": 99}')
+        from_json(text)
+
+
+@pytest.mark.parametrize("rest", ["", ', "results": 3', ', "results": [[]]'])
+def test_damaged_reports_are_refused(rest: str) -> None:
+    with pytest.raises(ValueError, match="damaged"):
+        from_json(f'{{"format": {FORMAT}{rest}}}')

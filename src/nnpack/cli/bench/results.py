@@ -173,10 +173,17 @@ def to_json(report: Report) -> str:
 
 
 def from_json(text: str) -> Report:
-    """The report that ``to_json`` wrote. Raises ValueError for another format."""
+    """The report that ``to_json`` wrote. Raises ValueError for another format, or none."""
     document = json.loads(text)
-    if document.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError(f"not a report of nnpack bench, format {FORMAT}")
+    try:
+        return _read_report(document)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"a damaged report of nnpack bench: {error!r}") from error
+
+
+def _read_report(document: dict[str, Any]) -> Report:
     results = tuple(_read_result(entry) for entry in document["results"])
     return Report(
         machine=document["machine"],
