@@ -116,3 +116,8 @@ def test_a_network_has_one_line_a_call(capsys: pytest.CaptureFixture[str]) -> No
     lines = [line for line in _lines(capsys) if line[1] == "call"]
     assert [line[2] for line in lines] == ["network"] * 2
     assert lines[0][5] == "layers=1 x=1x2x9x7"
+
+
+def test_no_standard_error_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stderr", None)
+    nnpack.softmax(np.ones((3, 1239), np.float32), threads=1)

@@ -28,7 +28,12 @@ def report(
     threads: int,
     seconds: float | None,
 ) -> None:
-    """Write one line, in one piece, so that lines of several threads do not mix."""
+    """Write one line, in one piece, so that lines of several threads do not mix.
+
+    Nothing is written where there is no standard error.
+    """
+    if sys.stderr is None:
+        return
     import csv
     import io
 

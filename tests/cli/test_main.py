@@ -121,3 +121,8 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m nnpack info | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
+
+
+def test_no_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # as Python has it where the shell closed it
+    assert cli.main(["info"]) == 0

@@ -74,7 +74,8 @@ def _run(name: str, words: list[str]) -> int:
     try:
         run = _run_plain if command.extra is None else _run_typer
         status = run(name, words)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where the shell closed it
+            sys.stdout.flush()
         return status
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
