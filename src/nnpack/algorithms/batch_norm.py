@@ -130,11 +130,14 @@ def _gamma(problem: Problem) -> Words:
 
 def _apply(problem: Problem, target: Target, kernel: Kernel, words: Words) -> Stage:
     """The stage that writes every number, a block of planes or of rows of channels a task."""
+    from nnpack.kernels.chunks import CHANNEL_VECTORS
+
     if problem.pixels > 1:
         planes = problem.batch * problem.channels
         block = streaming_block(problem.pixels, planes)
         tasks = ceil_div(planes, block)
     else:
-        block = block_of(target.lanes)
-        tasks = ceil_div(problem.channels, target.lanes) * ceil_div(problem.batch, block)
+        floats = CHANNEL_VECTORS * target.lanes
+        block = block_of(floats)
+        tasks = ceil_div(problem.channels, floats) * ceil_div(problem.batch, block)
     return Stage(kernel, tasks, {**words, "block": block})

@@ -109,8 +109,8 @@ def batch_norm(
         call = kept(_inference, words, eps, activation)
         y = result(x.shape, out, {**inputs, "x": x}, in_place=True)
         if call is not None:
-            slopes = activation_arrays(activation)
-            call(np.ascontiguousarray(x), y, *inputs.values(), *slopes.values())
+            slopes = () if activation is None else activation_arrays(activation).values()
+            call(np.ascontiguousarray(x), y, *inputs.values(), *slopes)
         return y
     inputs["x"] = x
     program = kept(batch_norm_program, words, eps, activation)
@@ -264,7 +264,7 @@ def _vectors(channels: int, **values: object) -> dict[str, Float32Array]:
         if value is None:
             continue
         vector = as_float32(name, value, 1)
-        if vector.shape != (channels,):
+        if len(vector) != channels:
             raise ProblemError(
                 f"{name}.shape={vector.shape} must be ({channels},), one number a channel"
             )

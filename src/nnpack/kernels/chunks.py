@@ -23,6 +23,9 @@ EXTENTS = dict.fromkeys(("batch", "channels", "pixels"), "index")
 CHUNKS = dict.fromkeys(("images", "part", "image_chunks", "parts"), "index")
 """A chunk has ``images`` images and ``part`` pixels of each; there are image_chunks * parts."""
 
+CHANNEL_VECTORS = 4
+"""Vectors of channels that are walked side by side: whole pairs of cache lines of each image."""
+
 _UNROLL = 4
 
 Elements = Callable[["Value", "Mask"], tuple["Value", ...]]
@@ -41,7 +44,8 @@ def emit_each(
 ) -> None:
     """Emit ``write(offset, mask, *terms_of(channel, mask))`` for all numbers of the tasks.
 
-    A task is ``block`` planes; without ``planes`` it is a vector of channels of ``block`` images.
+    A task is ``block`` planes; without ``planes`` it is CHANNEL_VECTORS vectors of channels of
+    ``block`` images.
     """
     batch, channels, pixels, block = args.load("batch", "channels", "pixels", "block")
     if planes:
@@ -60,14 +64,23 @@ def emit_each(
                 unroll=_UNROLL,
             )
         return
+    several = CHANNEL_VECTORS * asm.lanes
     with asm.loop(tasks[1], start=tasks[0]) as task:
-        vectors = asm.ceil_div(channels, asm.lanes)
-        channel = task % vectors * asm.lanes
-        mask = asm.lanes_below(channels - channel)
-        terms = terms_of(channel, mask)
-        image = task // vectors * block
-        with asm.loop(asm.minimum(image + block, batch), start=image) as row:
-            write(row * channels + channel, mask, *terms)
+        groups = asm.ceil_div(channels, several)
+        channel, image = task % groups * several, task // groups * block
+        images = image, asm.minimum(image + block, batch)
+        full = asm.compare(">=", channels - channel, several)
+        with asm.when(full):
+            starts = [channel + n * asm.lanes for n in range(CHANNEL_VECTORS)]
+            terms = [terms_of(start, None) for start in starts]
+            with asm.loop(images[1], start=images[0]) as row:
+                for start, term in zip(starts, terms, strict=True):
+                    write(row * channels + start, None, *term)
+        with asm.when(full.equals(0)), asm.loop(channels, start=channel, step=asm.lanes) as start:
+            mask = asm.lanes_below(channels - start)
+            term = terms_of(start, mask)
+            with asm.loop(images[1], start=images[0]) as row:
+                write(row * channels + start, mask, *term)
 
 
 def chunk_size(asm: Assembler, args: Arguments, number: Value) -> Value:
