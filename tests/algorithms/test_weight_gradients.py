@@ -164,6 +164,10 @@ BLOCKED = [
     _case((2, 18, 40, 19), (17, 18, 11, 1), padding=(5, 0)),
     _case((2, 9, 20, 33), (5, 9, 15, 16), padding=7),
     _case((2, 40, 31, 30), (70, 40, 1, 1), stride=(2, 2), padding=0),
+    _case((2, 20, 29, 31), (18, 20, 5, 5), stride=(2, 2), padding=2),
+    _case((3, 32, 20, 21), (20, 32, 3, 4), stride=(2, 1)),
+    _case((1, 3, 50, 47), (9, 3, 11, 11), stride=(4, 4), padding=2),
+    _case((2, 5, 33, 41), (9, 5, 6, 7), stride=(5, 6), padding=(0, 2)),
     _case((2, 12, 40, 37), (12, 1, 3, 3)),
     _case((2, 12, 40, 37), (24, 1, 5, 5), stride=(2, 2), padding=2),
 ]
@@ -188,17 +192,19 @@ def test_blocks_and_chunks_join(
 
 @BY_TARGET
 @pytest.mark.parametrize("algorithm", IN_TILES, ids=lambda a: str(a.name))
+@pytest.mark.parametrize("stride", [1, 2], ids=repr)
 @pytest.mark.parametrize("kernel", [(3, 3), (5, 2)], ids=repr)
 def test_pairs_of_channels_are_cut_where_their_sums_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
     target: Target,
     algorithm: WeightGradientAlgorithm,
     kernel: tuple[int, int],
+    stride: int,
 ) -> None:
     """Parts of one block of channels by one vector, the last ones not whole, in two groups."""
     for module in TRANSFORMS:
         monkeypatch.setattr(module, "SUMS_BYTES", 1)
-    case = _case((2, 70, 9, 11), (38, 35, *kernel))
+    case = _case((2, 70, 9, 11), (38, 35, *kernel), (stride, 1))
     _assert_computes(algorithm, target, case, threads=2, guarded=True, accumulate=True)
 
 
@@ -250,3 +256,32 @@ def test_workspace_stays_bounded_with_any_number_of_channels(
             1,
         )
         assert plan.workspace_bytes <= 400 << 20
+
+
+def _relative_error(algorithm: WeightGradientAlgorithm, images: int) -> float:
+    """Of images that are all the same, whose sums grow with their number."""
+    depthwise = algorithm.name == "depthwise"
+    shape = (images, 4, 18, 18)
+    weight = (4, 1, 3, 3) if depthwise else (4, 4, 3, 3)
+    x, grad = np.full(shape, 0.7, np.float32), np.full((images, 4, 16, 16), 0.3, np.float32)
+    forward = Problem.conv2d(shape, weight, groups=4 if depthwise else 1)
+    strides = dense_strides(forward.y_shape)[:2]
+    problem = WeightGradientProblem(forward=forward, grad_strides=strides)
+    plan = algorithm.build(problem, TARGETS[0], 1)
+    y, workspace = np.zeros(weight, np.float32), np.zeros(plan.workspace_bytes // 4, np.float32)
+    arrays = {"x": x, "grad": grad, "y": y, "workspace": workspace}
+    program = Program(plan.stages, TARGETS[0], 1, 0)
+    program.run({name: address(array) for name, array in arrays.items()})
+    expected = float(x[0, 0, 0, 0]) * float(grad[0, 0, 0, 0]) * images * 256
+    return float(np.abs(y / expected - 1).max())
+
+
+@BY_ALGORITHM
+def test_errors_do_not_grow_with_the_number_of_chunks(
+    monkeypatch: pytest.MonkeyPatch, algorithm: WeightGradientAlgorithm
+) -> None:
+    """Equal chunks, whose pairwise sum rounds next to nothing."""
+    for module in TRANSFORMS:
+        for name in ("BLOCK_BYTES", "LEAST_TILES", "MOST_TILES"):
+            monkeypatch.setattr(module, name, 16)
+    assert _relative_error(algorithm, 1024) <= 1.5 * _relative_error(algorithm, 64) + 2e-7

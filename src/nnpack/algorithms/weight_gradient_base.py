@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from nnpack.algorithms.base import FLOAT_BYTES, Estimate
+from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div
 from nnpack.codegen.target import Target
 from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.plan import Argument, Plan, Slot, WeightFormat
 from nnpack.problem import ActivationKind
+
+TASKS_PER_THREAD = 4
 
 NO_WEIGHTS = WeightFormat((), 0, ())
 
@@ -85,3 +87,39 @@ def gradient_arguments(problem: WeightGradientProblem) -> dict[str, Argument]:
         "pad_top": forward.padding[0],
         "pad_left": forward.padding[2],
     }
+
+
+def product_arguments(problem: WeightGradientProblem) -> dict[str, Argument]:
+    """`gradient_arguments`; the images of a dense pointwise convolution are one row each."""
+    words = gradient_arguments(problem)
+    if _is_flat(problem):
+        words |= {"height": 1, "width": problem.pixels}
+        words |= {"out_height": 1, "out_width": problem.pixels}
+    return words
+
+
+def _is_flat(problem: WeightGradientProblem) -> bool:
+    """Whether outputs see the pixels of x in the order in which both stand."""
+    forward = problem.forward
+    pointwise = forward.kernel == (1, 1) == forward.stride and not any(forward.padding)
+    return pointwise and problem.x_strides[2] == forward.width
+
+
+def packing_cycles(problem: WeightGradientProblem, mr: int, lanes: int) -> float:
+    """Cycles in which the patches of a group are copied into panels of ``mr`` rows."""
+    forward = problem.forward
+    runs = forward.batch * (1 if _is_flat(problem) else forward.out_height)
+    copies = problem.depth / lanes + runs / 2
+    return problem.rows * (3.0 * forward.stride[1] * copies + 10 * runs / mr)
+
+
+def share_rows(row_panels: int, tasks: int, threads: int) -> tuple[int, int]:
+    """Row panels of a task, and how many tasks they make of each of ``tasks``.
+
+    As few as give all threads enough to do, for each reads the gradients anew.
+    """
+    parts = 1
+    if threads > 1 and tasks < TASKS_PER_THREAD * threads and tasks % threads != 0:
+        parts = min(row_panels, ceil_div(TASKS_PER_THREAD * threads, tasks))
+    task_panels = ceil_div(row_panels, parts)
+    return task_panels, ceil_div(row_panels, task_panels)

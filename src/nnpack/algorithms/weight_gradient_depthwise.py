@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, direct_error, round_up
+from nnpack.algorithms.gradient_chunks import Chunks, choose_chunks
 from nnpack.algorithms.row_layout import Axis, shared_phases
 from nnpack.algorithms.weight_gradient_base import NO_WEIGHTS, gradient_arguments
 from nnpack.codegen.target import Target
@@ -21,8 +22,11 @@ BAND_SHARE = 8
 MOST_TERMS = 512
 # Bytes of x and of gradients that a task reads in one piece: planes next to each other.
 PIECE_BYTES = 512 << 10
-# Bytes of the totals of a task, which stay in the first-level cache.
+# Bytes of the totals of a task and a chunk of images, which stay in the first-level cache.
 TOTALS_BYTES = 16 << 10
+# Least images of a chunk, and bytes of the totals of a task in all chunks.
+CHUNK_IMAGES = 8
+CHUNK_BYTES = 256 << 10
 # Bytes of planes that a function sums: all its passes find them in the first-level cache.
 CALL_BYTES = 16 << 10
 # How far on the least planes are asked for.
@@ -73,7 +77,10 @@ class WeightGradientDepthwise:
         cycles = planes * (rows + walks)
         nbytes = FLOAT_BYTES * planes * (forward.height * forward.width + problem.pixels)
         memory = nbytes / target.rates.memory_bandwidth if nbytes > target.caches.l3 // 2 else 0.0
-        return Estimate(max(cycles / target.clock, memory), direct_error(problem.depth))
+        chunks = _chunks(problem, kh * kw * layout.lanes)
+        added = layout.bands * chunks.blocks + chunks.levels
+        chain = min(problem.depth, MOST_TERMS + added)
+        return Estimate(max(cycles / target.clock, memory), direct_error(chain))
 
     def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
         """One stage; a task is some output channels."""
@@ -92,13 +99,16 @@ class WeightGradientDepthwise:
         )
         totals = kernel.taps * layout.lanes
         channels = _task_channels(problem, totals, threads)
-        scratch = round_up(channels * totals, 64)
+        chunks = _chunks(problem, totals)
+        scratch = round_up(chunks.count * channels * totals, 64)
         words: dict[str, Argument] = {
             **gradient_arguments(problem),
             "y": Slot("y"),
             "scratch": Slot("workspace"),
             "scratch_stride": scratch,
             "batch": forward.batch,
+            **chunks.words,
+            "chunk_images": chunks.blocks,
             "out_channels": forward.out_channels,
             "task_channels": channels,
             "call_channels": _call_channels(problem, layout),
@@ -121,6 +131,12 @@ class WeightGradientDepthwise:
                 f"{channels} channels a task"
             ),
         )
+
+
+def _chunks(problem: WeightGradientProblem, totals: int) -> Chunks:
+    """Chunks of images, with the room for tasks of one thread: those of more are no larger."""
+    totals_bytes = FLOAT_BYTES * totals * _task_channels(problem, totals, 1)
+    return choose_chunks(problem.forward.batch, CHUNK_IMAGES, totals_bytes, CHUNK_BYTES)
 
 
 def _spacing(problem: WeightGradientProblem) -> int:

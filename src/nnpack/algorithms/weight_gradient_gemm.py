@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, direct_error, round_up
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
+from nnpack.algorithms.gradient_chunks import Chunks, choose_chunks, sum_stages
 from nnpack.algorithms.weight_gradient_base import (
     NO_WEIGHTS,
-    gradient_arguments,
     masked_load_words,
     merged_activation,
+    packing_cycles,
+    product_arguments,
+    share_rows,
 )
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
@@ -27,24 +30,21 @@ if TYPE_CHECKING:
 # Steps of depth a block: a panel of X stays in the first-level cache, and a tile of sums is read
 # and written so much more seldom than it is added to. Less when the panels of G would not fit.
 BLOCKS = (256, 128)
-# Chunks of depth: they are what threads share when the gradient itself is small, and what keeps
-# the error of long sums down. All chunks' sums together stay within the bytes.
-MOST_CHUNKS = 16
+# Least blocks of a chunk: chunks are what threads share when the gradient itself is small. All
+# chunks' sums together stay within the bytes.
 CHUNK_BLOCKS = 4
 CHUNK_BYTES = 4 << 20
-TASKS_PER_THREAD = 4
 # The workspace of a thread is a part of the last-level cache.
 CACHE_SHARE = 4
 
 
 @dataclass(frozen=True)
 class _Blocking:
-    """A tile, the steps of depth a block, and how many chunks of how many blocks there are."""
+    """A tile, the steps of depth a block, and the chunks of blocks."""
 
     tile: GemmTile
     block: int
-    chunks: int
-    chunk_blocks: int
+    chunks: Chunks
     row_panels: int
     out_panels: int
 
@@ -79,24 +79,24 @@ class WeightGradientGemm:
         vectors = blocking.out_panels * tile.nv
         steps = blocking.row_panels * tile.mr * vectors * problem.depth
         product = steps / relative_rate(tile, target)
-        runs = forward.batch * forward.out_height
-        copies = problem.depth / lanes + runs / 2
-        packing = problem.rows * (3.0 * forward.stride[1] * copies + 10 * runs / tile.mr)
+        packing = packing_cycles(problem, tile.mr, lanes)
         turning = 5.0 * vectors * problem.depth
         storing = 0.7 * problem.rows * vectors * lanes
         cycles = forward.groups * (packing + turning + storing)
         seconds = forward.groups * product / target.multiply_adds + cycles / target.clock
-        chain = min(problem.depth, blocking.block) + blocking.chunk_blocks + blocking.chunks
+        chain = min(problem.depth, blocking.block) + blocking.chunks.chain
         return Estimate(seconds, direct_error(chain))
 
     def build(self, problem: WeightGradientProblem, target: Target, threads: int) -> Plan:
         """The product into sums of chunks, and their sum; for each part of the outputs."""
         blocking = _blocking(problem, target)
+        chunks = blocking.chunks
         kernel = _product(problem, blocking)
         scratch = round_up(kernel.scratch_floats(target.lanes, blocking.out_panels), 64)
         room = threads * (target.caches.l3 // CACHE_SHARE // FLOAT_BYTES - scratch)
         parts = _parts(problem.forward, blocking, target, room)
-        sums = round_up(max(_sums_floats(blocking, part, target) for part in parts), 64)
+        most = max(_sums_floats(blocking, part, target) for part in parts)
+        sums = round_up(chunks.count * most, 64)
         stages: list[Stage] = []
         for part in parts:
             stages += _stages(problem, blocking, part, (sums, scratch), target, threads)
@@ -108,7 +108,7 @@ class WeightGradientGemm:
             threads=threads,
             detail=(
                 f"{blocking.tile.mr}x{blocking.tile.nv * target.lanes} tile, "
-                f"{blocking.chunks} chunks of {blocking.chunk_blocks} blocks of {blocking.block}"
+                f"{chunks.count} chunks of {chunks.blocks} blocks of {blocking.block}"
                 + (f", {len(parts)} parts" if len(parts) > 1 else "")
             ),
         )
@@ -131,7 +131,7 @@ def _parts(forward: Problem, blocking: _Blocking, target: Target, room: int) -> 
     At least a panel of output channels. Each part packs x anew, and no sum depends on the parts.
     """
     width = blocking.tile.nv * target.lanes
-    panel = blocking.chunks * blocking.row_panels * blocking.tile.mr * width
+    panel = blocking.chunks.count * blocking.row_panels * blocking.tile.mr * width
     outputs, groups = forward.group_out_channels, forward.groups
     fitting = max(1, room // panel)
     together = min(groups, max(1, fitting // blocking.out_panels))
@@ -146,9 +146,10 @@ def _parts(forward: Problem, blocking: _Blocking, target: Target, room: int) -> 
 
 
 def _sums_floats(blocking: _Blocking, part: _Part, target: Target) -> int:
+    """Floats of the sums of one chunk of a part."""
     width = blocking.tile.nv * target.lanes
     columns = ceil_div(part.outputs, width) * width
-    return part.groups * blocking.chunks * blocking.row_panels * blocking.tile.mr * columns
+    return part.groups * blocking.row_panels * blocking.tile.mr * columns
 
 
 def _stages(
@@ -158,15 +159,18 @@ def _stages(
     places: Pair,
     target: Target,
     threads: int,
-) -> tuple[Stage, Stage]:
-    """The product and the sum of chunks of one part; ``places``: floats of sums and of scratch."""
+) -> tuple[Stage, ...]:
+    """The product, the sum of chunks and the store of one part.
+
+    ``places``: floats of the sums, and of the scratch of a worker.
+    """
     from nnpack.kernels.weight_gradient import StoreWeightGradient
 
-    forward, (sums, scratch) = problem.forward, places
-    row_parts = _row_parts(blocking, part.groups, threads)
+    forward, chunks, (sums, scratch) = problem.forward, blocking.chunks, places
+    task_panels, row_parts = share_rows(blocking.row_panels, part.groups * chunks.count, threads)
     output = part.group * forward.group_out_channels + part.output
     channel = part.group * forward.group_in_channels
-    words = gradient_arguments(problem) | {
+    words = product_arguments(problem) | {
         "x": Slot("x", FLOAT_BYTES * channel * problem.x_strides[1]),
         "grad": Slot("grad", FLOAT_BYTES * output * problem.grad_strides[1]),
         **masked_load_words(problem, output),
@@ -177,17 +181,18 @@ def _stages(
         "scratch": Slot("workspace", FLOAT_BYTES * sums),
         "scratch_stride": scratch,
         "depth": problem.depth,
-        "chunks": blocking.chunks,
-        "chunk_blocks": blocking.chunk_blocks,
+        "chunks": chunks.count,
+        "chunk_blocks": chunks.blocks,
         "row_panels": blocking.row_panels,
-        "task_panels": ceil_div(blocking.row_panels, row_parts),
+        "task_panels": task_panels,
         "out_panels": ceil_div(part.outputs, blocking.tile.nv * target.lanes),
     }
-    row_parts = ceil_div(blocking.row_panels, ceil_div(blocking.row_panels, row_parts))
     vectors = ceil_div(part.outputs, target.lanes)
     store = StoreWeightGradient(blocking.tile, problem.accumulate)
+    floats = _sums_floats(blocking, part, target)
     return (
-        Stage(_product(problem, blocking), part.groups * blocking.chunks * row_parts, words),
+        Stage(_product(problem, blocking), part.groups * chunks.count * row_parts, words),
+        *sum_stages(chunks, Slot("workspace"), floats, floats),
         Stage(store, part.groups * vectors, words),
     )
 
@@ -203,11 +208,8 @@ def _blocking(problem: WeightGradientProblem, target: Target) -> _Blocking:
     block = next(fitting, BLOCKS[-1])
     blocks = ceil_div(problem.depth, block)
     sums_bytes = panel_bytes * row_panels * tile.mr * forward.groups
-    most = max(1, min(MOST_CHUNKS, CHUNK_BYTES // sums_bytes, blocks // CHUNK_BLOCKS))
-    chunk_blocks = ceil_div(blocks, most)
-    return _Blocking(
-        tile, block, ceil_div(blocks, chunk_blocks), chunk_blocks, row_panels, out_panels
-    )
+    chunks = choose_chunks(blocks, CHUNK_BLOCKS, sums_bytes, CHUNK_BYTES)
+    return _Blocking(tile, block, chunks, row_panels, out_panels)
 
 
 def _tiles(target: Target) -> list[GemmTile]:
@@ -230,14 +232,3 @@ def _cost(tile: GemmTile, rows: int, vectors: int, target: Target) -> tuple[floa
     """What is multiplied, at the tile's rate; among equals, more accumulators."""
     area = round_up(rows, tile.mr) * round_up(vectors, tile.nv)
     return round(area / relative_rate(tile, target), 3), -tile.mr * tile.nv
-
-
-def _row_parts(blocking: _Blocking, groups: int, threads: int) -> int:
-    """Parts of the row panels, each a task: as few as give all threads enough to do.
-
-    Each part turns the gradients anew.
-    """
-    tasks = groups * blocking.chunks
-    if threads == 1 or tasks >= TASKS_PER_THREAD * threads or tasks % threads == 0:
-        return 1
-    return min(blocking.row_panels, ceil_div(TASKS_PER_THREAD * threads, tasks))

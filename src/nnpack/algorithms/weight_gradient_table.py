@@ -5,17 +5,17 @@ from __future__ import annotations
 from nnpack.algorithms.table import ALIASES
 from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
 from nnpack.algorithms.weight_gradient_depthwise import WeightGradientDepthwise
+from nnpack.algorithms.weight_gradient_direct import WeightGradientDirect
 from nnpack.algorithms.weight_gradient_fourier import WeightGradientFourier
 from nnpack.algorithms.weight_gradient_gemm import WeightGradientGemm
 from nnpack.algorithms.weight_gradient_winograd import WeightGradientWinograd
 
 WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (
-    WeightGradientWinograd(2),
-    WeightGradientWinograd(4),
-    WeightGradientWinograd(6),
+    *(WeightGradientWinograd(m) for m in range(2, 8)),
     WeightGradientFourier(8),
     WeightGradientFourier(16),
     WeightGradientDepthwise(),
+    WeightGradientDirect(),
     WeightGradientGemm(),
 )
 

@@ -12,7 +12,8 @@ u - q as the q-th of them,
 
     acc[q, s] += grad[u - q] * x[u, s].
 
-Sums of a band are added to the totals of the task, in order, and over the lanes at last.
+Sums of a band are added to the totals of the task, in order; those of each chunk of images are
+totals of their own, which are added pairwise, and over the lanes at last.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.pairwise import PAIRWISE_FIELDS, emit_pairwise_sum
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.taps import TapLoad
 from nnpack.kernels.vectors import emit_lane_sum
@@ -33,6 +35,7 @@ _FIELDS = {
         (
             "scratch_stride",
             "batch",
+            "chunk_images",
             "out_channels",
             "task_channels",
             "call_channels",
@@ -92,7 +95,7 @@ class DepthwiseWeightGradient:
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return dict(_FIELDS)
+        return {**_FIELDS, **PAIRWISE_FIELDS}
 
     @property
     def taps(self) -> int:
@@ -141,13 +144,18 @@ def _emit_task(args: Arguments, kernel: DepthwiseWeightGradient, k: Value, total
     asm = args.asm
     count = asm.minimum(args["out_channels"] - k, args["task_channels"])
     floats = kernel.taps * kernel.lanes
-    with asm.loop(count * floats, step=kernel.lanes) as place:
-        asm.store(asm.zeros(), totals, place)
-    with asm.loop(args["batch"]) as n, asm.loop(count, step=args["call_channels"]) as c:
-        x = args["x"] + n * args["x_n"] + (k + c) // args["multiplier"] * args["x_c"]
-        grad = args["grad"] + n * args["grad_n"] + (k + c) * args["grad_c"]
-        planes = asm.minimum(count - c, args["call_channels"])
-        _emit_planes(args, kernel, (x, grad, totals + c * floats, planes))
+    chunk_floats = args["task_channels"] * floats
+    with asm.loop(args["chunks"]) as chunk:
+        chunk_totals, start = totals + chunk * chunk_floats, chunk * args["chunk_images"]
+        with asm.loop(count * floats, step=kernel.lanes) as place:
+            asm.store(asm.zeros(), chunk_totals, place)
+        stop = asm.minimum(start + args["chunk_images"], args["batch"])
+        with asm.loop(stop, start=start) as n, asm.loop(count, step=args["call_channels"]) as c:
+            x = args["x"] + n * args["x_n"] + (k + c) // args["multiplier"] * args["x_c"]
+            grad = args["grad"] + n * args["grad_n"] + (k + c) * args["grad_c"]
+            planes = asm.minimum(count - c, args["call_channels"])
+            _emit_planes(args, kernel, (x, grad, chunk_totals + c * floats, planes))
+    emit_pairwise_sum(args, totals, chunk_floats, count * floats)
     y = args["y"] + k * kernel.taps
     with asm.loop(count * kernel.taps) as tap:
         total = emit_lane_sum(asm, [asm.load(totals, tap * kernel.lanes)])

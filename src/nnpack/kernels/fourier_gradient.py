@@ -22,6 +22,7 @@ from nnpack.kernels.gradient_tiles import (
     TRANSFORM_FIELDS,
     emit_inverse_stage,
     emit_transform_stage,
+    kernel_place,
 )
 from nnpack.kernels.masked_load import masked_load_fields
 from nnpack.kernels.stage import Arguments, Fields
@@ -79,11 +80,14 @@ class InverseFourierTransform:
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
-        emit_inverse_stage(asm, self.fields, self.nv, self._taps, self._emit_kernels)
+        emit_inverse_stage(asm, self.fields, self.nv, self._emit_kernels)
 
-    def _emit_kernels(self, args: Arguments, source: Value, target: Value, count: Value) -> None:
+    def _emit_kernels(
+        self, args: Arguments, source: Value, channel: Value, output: Value, count: Value
+    ) -> None:
         """The kernels of ``count`` output channels, which stand in the lanes, and one input."""
         asm, lanes = args.asm, args.asm.lanes
+        target = kernel_place(args, channel, output, self._taps)
         taps = self._emit_taps(args, source)
         step = args["y_channels"] * self._taps
         with asm.loop(self._taps, step=lanes) as start:

@@ -77,28 +77,29 @@ def emit_inverse_stage(
     asm: Assembler,
     fields: Fields,
     nv: int,
-    taps: int,
-    emit_kernels: Callable[[Arguments, Value, Value, Value], None],
+    emit_kernels: Callable[[Arguments, Value, Value, Value, Value], None],
 ) -> None:
     """Emit the stage that makes kernels of S; a task is a block of input channels and a panel.
 
-    ``emit_kernels(args, source, target, count)`` makes those of ``count`` output channels, which
-    stand in the lanes, and one input channel.
+    ``emit_kernels(args, source, channel, output, count)`` makes those of one input channel and
+    ``count`` output channels from ``output`` on, which stand in the lanes.
     """
     lanes, width = asm.lanes, nv * asm.lanes
     with emit_stage(asm, fields) as (args, first, last, _):
         channels, panels, outputs = args.load("channels", "panels", "group_out_channels")
-        row = args["y_channels"]
         with asm.loop(last, start=first) as task:
             c, k = task // panels * lanes, task % panels * width
             sums = args["sums"] + task * (lanes * width)
-            y = args["y"] + (k * row + c) * taps
             vectors = asm.minimum(asm.ceil_div(outputs - k, lanes), nv)
             with asm.loop(asm.minimum(channels - c, lanes)) as i, asm.loop(vectors) as j:
-                source = sums + i * width + j * lanes
-                target = y + (j * lanes * row + i) * taps
-                count = asm.minimum(outputs - k - j * lanes, lanes)
-                emit_kernels(args, source, target, count)
+                source, output = sums + i * width + j * lanes, k + j * lanes
+                count = asm.minimum(outputs - output, lanes)
+                emit_kernels(args, source, c + i, output, count)
+
+
+def kernel_place(args: Arguments, channel: Value, output: Value, taps: int) -> Value:
+    """Where the kernel of a pair of channels stands in gw, which is dense."""
+    return args["y"] + (output * args["y_channels"] + channel) * taps
 
 
 @dataclass(frozen=True)

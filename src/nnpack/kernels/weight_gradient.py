@@ -9,7 +9,7 @@ copied, depth in their columns, into one panel ``[mr][d]``, which stays in the f
 while all panels of G are multiplied by it.
 
 Blocks are shared out to *chunks*, a number that only the problem decides. A chunk adds its blocks
-in order, so that results do not depend on the threads; chunks are added where gw is stored.
+in order, so that results do not depend on the threads; `pairwise` adds the chunks.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import TYPE_CHECKING
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile, emit_rank_one
 from nnpack.kernels.masked_load import MaskedLoad, masked_load_fields
-from nnpack.kernels.packing import StridedLoad
+from nnpack.kernels.patch_rows import PatchRows
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transpose import emit_load_transposed
 from nnpack.problem import ActivationKind
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+    from nnpack.codegen.assembler import Assembler, Mask, Value
 
-_FIELDS = {
+PRODUCT_FIELDS = {
     **dict.fromkeys(("x", "grad", "sums", "scratch"), "pointer"),
     **dict.fromkeys(
         (
@@ -87,7 +87,7 @@ class WeightGradientProduct:
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**_FIELDS, **masked_load_fields(self.activation)}
+        return {**PRODUCT_FIELDS, **masked_load_fields(self.activation)}
 
     def row_floats(self, lanes: int) -> int:
         """Floats from one row of a panel of X to the next; rows overrun by up to a vector."""
@@ -118,7 +118,7 @@ class _Emitter:
 
     def emit(self) -> None:
         self._emit_product()
-        self._emit_pack_rows()
+        PatchRows(self.asm, self.kernel.fields, self.tile.mr, self.row, self.kernel.stride_w).emit()
         self._emit_turn_gradient()
         asm = self.asm
         with emit_stage(asm, self.kernel.fields) as (args, first, last, worker):
@@ -148,10 +148,20 @@ class _Emitter:
                 asm.call("pack_rows", args.block, x, scratch, panel, d, count)
                 target = sums + panel * args["out_panels"] * self.tile_floats
                 following = self._following(args, x, panel, last_panel, first_panel, d)
+                asks = panel.equals(first_panel)
+                gradients = self._next_gradients(args, grad, d)
                 with asm.loop(args["out_panels"]) as j:
                     g, place = panels + j * self.panel, target + j * self.tile_floats
                     rows = following + j * self.kernel.ahead * args["x_c"]
-                    asm.call("product", args.block, scratch, g, place, count, d - start, rows)
+                    last = asm.select(asks, args["group_out_channels"] - 1 - j * self.width, 0)
+                    following_g = gradients + j * self.width * args["grad_c"]
+                    words = count, d - start, rows, following_g, last * args["grad_c"]
+                    asm.call("product", args.block, scratch, g, place, *words)
+
+    def _next_gradients(self, args: Arguments, grad: Value, d: Value) -> Value:
+        """Where the next block of gradients starts, as far as it is of the same image."""
+        step, pixels = d + self.kernel.block, args["out_height"] * args["out_width"]
+        return grad + step // pixels * args["grad_n"] + step % pixels
 
     def _following(
         self, args: Arguments, x: Value, panel: Value, last: Value, first: Value, d: Value
@@ -167,7 +177,12 @@ class _Emitter:
         return x + step // pixels * args["x_n"] + step % pixels + row * args["x_c"]
 
     def _emit_product(self) -> None:
-        """Define ``product``: a tile of sums, stored if ``done`` is 0, else added."""
+        """Define ``product``: a tile of sums, stored if ``done`` is 0, else added.
+
+        Meanwhile the gradients of the next block are asked for, channels up to ``last``: a block
+        has short pieces of many planes, which no hardware prefetcher follows. Asked for while they
+        are turned they come no sooner than memory gives them, and it rests during the products.
+        """
         asm, tile, lanes = self.asm, self.tile, self.asm.lanes
         unroll = lanes
         with asm.function(
@@ -179,8 +194,10 @@ class _Emitter:
             count="index",
             done="index",
             ahead="pointer",
-        ) as (block, rows, g, sums, count, done, ahead):
-            x_c = Arguments(asm, block, self.kernel.fields)["x_c"]
+            following="pointer",
+            last="index",
+        ) as (block, rows, g, sums, count, done, ahead, following, last):
+            x_c, grad_c = Arguments(asm, block, self.kernel.fields).load("x_c", "grad_c")
             tile.check(asm.target)
             places = {
                 (i, j): i * self.width + j * lanes for i in range(tile.mr) for j in range(tile.nv)
@@ -189,15 +206,20 @@ class _Emitter:
                 asm.prefetch(sums, offset, write=True)
             zero = asm.zeros()
             state: dict[object, Value] = dict.fromkeys(places, zero)
-            state |= {"rows": rows, "g": g}
+            state |= {"rows": rows, "g": g, "following": following}
             with asm.loop(count, step=unroll, carry=state) as d:
+                channel = asm.index(0)
                 for step in range(unroll):
+                    for _ in range(tile.nv):
+                        asm.prefetch(state["following"] + channel, level=2)
+                        channel = asm.minimum(channel + grad_c, last)
                     if step < self.kernel.ahead:
                         asm.prefetch(ahead + step * x_c + d)
                     vectors = state["g"] + step * self.width
                     emit_rank_one(asm, tile, state, state["rows"] + step, self.row, vectors)
                 state["rows"] = state["rows"] + unroll
                 state["g"] = state["g"] + unroll * self.width
+                state["following"] = state["following"] + unroll
             with asm.when(done.equals(0)):
                 for key, offset in places.items():
                     asm.store(state[key], sums, offset)
@@ -254,18 +276,13 @@ class _Emitter:
     def _emit_turn(
         self, load: MaskedLoad, source: Value, target: Value, offsets: Value, count: Value
     ) -> None:
-        """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread.
-
-        Meanwhile the next block is asked for: a block has short pieces of many planes, which no
-        hardware prefetcher follows (3x3/2 3->32 @112, batch 64: 6.7 ms without, 6.2 with).
-        """
+        """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread."""
         asm, lanes = self.asm, self.asm.lanes
         whole = asm.compare(">=", count, lanes)
 
         def turn(mask: Value | None) -> None:
             def load_row(lane: int, width: int) -> Value:
                 place = source + asm.load_index(offsets, lane)
-                asm.prefetch(place, self.kernel.block, level=2)
                 return load(place, mask=mask, lanes=width)
 
             for step, value in enumerate(emit_load_transposed(asm, lanes, load_row)):
@@ -276,103 +293,10 @@ class _Emitter:
         with asm.when(whole.equals(0)):
             turn(asm.lanes_below(count))
 
-    def _emit_pack_rows(self) -> None:
-        """Define ``pack_rows``: one panel of X, steps ``start .. start + count``."""
-        asm, mr = self.asm, self.tile.mr
-        with asm.function(
-            "pack_rows",
-            block="pointer",
-            x="pointer",
-            to="pointer",
-            panel="index",
-            start="index",
-            count="index",
-        ) as (block, x, to, panel, start, count):
-            args = Arguments(asm, block, self.kernel.fields)
-            channels, kernel_w = args.load("channels", "kernel_w")
-            first = panel * mr
-            last = asm.minimum(first + mr, channels * args["kernel_h"] * kernel_w)
-            with asm.loop((last - 1) // channels + 1, start=first // channels) as tap:
-                low = asm.maximum(first, tap * channels)
-                rows = _Rows(
-                    x + (low - tap * channels) * args["x_c"],
-                    to + (low - first) * self.row,
-                    asm.minimum(last, (tap + 1) * channels) - low,
-                    tap // kernel_w * args["dilation_h"] - args["pad_top"],
-                    tap % kernel_w * args["dilation_w"] - args["pad_left"],
-                )
-                self._emit_tap(args, rows, start, count)
-            with asm.loop(mr) as i:
-                asm.store(asm.zeros(), to + i * self.row + count)
-
-    def _emit_tap(self, args: Arguments, rows: _Rows, start: Value, count: Value) -> None:
-        """The channels of one tap, output row by output row."""
-        asm = self.asm
-        out_height, out_width = args.load("out_height", "out_width")
-        first = start // out_width
-        state = {
-            "n": first // out_height,
-            "i": first % out_height,
-            "column": start % out_width,
-            "done": asm.index(0),
-        }
-        with asm.loop((start + count - 1) // out_width + 1 - first, carry=state):
-            length = asm.minimum(out_width - state["column"], count - state["done"])
-            self._emit_run(args, rows, state, length)
-            state["done"] = state["done"] + length
-            state["column"] = asm.index(0)
-            ends = (state["i"] + 1).equals(out_height)
-            state["n"] = asm.select(ends, state["n"] + 1, state["n"])
-            state["i"] = asm.select(ends, 0, state["i"] + 1)
-
-    def _emit_run(
-        self, args: Arguments, rows: _Rows, state: dict[str, Value], length: Value
-    ) -> None:
-        """Consecutive outputs of one row, a vector at a time; zeros for what is in the padding."""
-        asm, lanes = self.asm, self.asm.lanes
-        stride: Index = args["stride_w"] if self.kernel.stride_w is None else self.kernel.stride_w
-        row = state["i"] * args["stride_h"] + rows.top
-        column = state["column"] * stride + rows.left
-        inside = asm.compare(">=", row, 0) & asm.compare("<", row, args["height"])
-        in_width = asm.select(inside, args["width"], 0)
-        source = rows.x + state["n"] * args["x_n"] + row * args["x_h"] + column
-        low = asm.ceil_div(asm.maximum(0 - column, 0), stride)
-        high = asm.minimum(asm.ceil_div(asm.maximum(in_width - column, 0), stride), length)
-        with asm.loop(length, step=lanes) as v:
-            whole = asm.compare("<=", low, v) & asm.compare(">=", high - v, lanes)
-            place, target = source + v * stride, rows.to + state["done"] + v
-            with asm.when(whole):
-                self._emit_copy(args, rows, StridedLoad(asm, stride, None), place, target)
-            with asm.when(whole.equals(0)):
-                edge = StridedLoad(asm, stride, (low - v, high - v))
-                self._emit_copy(args, rows, edge, place, target)
-
-    def _emit_copy(
-        self, args: Arguments, rows: _Rows, load: StridedLoad, source: Value, target: Value
-    ) -> None:
-        """One vector of every channel."""
-        asm = self.asm
-        state = {"source": source, "target": target}
-        with asm.loop(rows.count, carry=state):
-            asm.store(load(state["source"]), state["target"])
-            state["source"] = state["source"] + args["x_c"]
-            state["target"] = state["target"] + self.row
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Rows of one tap in a panel: their first channel and first row, and where the tap points."""
-
-    x: Value
-    to: Value
-    count: Value
-    top: Value
-    left: Value
-
 
 @dataclass(frozen=True)
 class StoreWeightGradient:
-    """The stage ``gw[k, c, p, q] (+)= sum of the chunks' sums``; a task is a vector of channels k.
+    """The stage ``gw[k, c, p, q] (+)= sums``, those of one chunk; a task is a vector of channels k.
 
     ``accumulate``: added to gw.
     """
@@ -384,8 +308,6 @@ class StoreWeightGradient:
     def fields(self) -> dict[str, str]:
         """The argument words."""
         names = (
-            "groups",
-            "chunks",
             "row_panels",
             "out_panels",
             "channels",
@@ -410,7 +332,6 @@ class StoreWeightGradient:
                 sums = args["sums"] + group * group_floats + column
                 row_floats = channels * taps
                 y = args["y"] + (group * args["group_out_channels"] + k) * row_floats
-                chunk_floats = args["groups"] * group_floats
                 state = {"c": asm.index(0), "tap": asm.index(0)}
                 with asm.loop(row_floats, step=lanes, carry=state) as e:
                     rows = []
@@ -418,20 +339,11 @@ class StoreWeightGradient:
                         # Beyond the last channel the last one is read again.
                         r = state["tap"] * channels + asm.minimum(state["c"], channels - 1)
                         place = sums + r // mr * out_panels * tile_floats + r % mr * (nv * lanes)
-                        rows.append(self._emit_sum(args, place, chunk_floats))
+                        rows.append(asm.load(place))
                         ends = (state["tap"] + 1).equals(taps)
                         state["tap"] = asm.select(ends, 0, state["tap"] + 1)
                         state["c"] = asm.select(ends, state["c"] + 1, state["c"])
                     self._emit_turned(asm, rows, y + e, row_floats, count, row_floats - e)
-
-    def _emit_sum(self, args: Arguments, place: Value, chunk_floats: Value) -> Value:
-        """All chunks of one vector, in order."""
-        asm = args.asm
-        state = {"sum": asm.load(place), "place": place}
-        with asm.loop(args["chunks"] - 1, carry=state):
-            state["place"] = state["place"] + chunk_floats
-            state["sum"] = state["sum"] + asm.load(state["place"])
-        return state["sum"]
 
     def _emit_turned(
         self,

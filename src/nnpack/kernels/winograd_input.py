@@ -36,13 +36,15 @@ class InputTransform:
         fields: Fields,
         gradient: bool = False,
         activation: ActivationKind | None = None,
+        reordered: bool = True,
     ) -> None:
         """``gradient``: tiles are of m x m gradients, and V = G d G^T with the G of F(r, m).
 
-        ``activation``: which x is behind; `masked_load` has its words.
+        ``activation``: which x is behind; `masked_load` has its words. ``reordered``: `_block`.
         """
         self.asm = asm
         self.activation = activation
+        self.reordered = reordered
         self.shape = shape
         self.fields = fields
         self.t_h, self.t_w = shape.t
@@ -206,14 +208,16 @@ class InputTransform:
     def _block(self, args: Arguments, place: Place, j: Value) -> Value:
         """Where the channel block stands among those of frequency column j.
 
-        Phases in order of (row, column), but at infinity of (column, row): there the kernels of the
-        last column phases may be zero, and the product stops before them.
+        Phases in order of (row, column), but of (column, row) at infinity where they are reordered:
+        there the kernels of the last column phases may be zero, and the product stops before them.
         """
         asm = self.asm
         if not self.shape.separated:
             return place.block
         phase_blocks, step_h, step_w = args.load("phase_blocks", "step_h", "step_w")
         by_row = place.row_phase * step_w + place.column_phase
+        if not self.reordered:
+            return by_row * phase_blocks + place.block
         by_column = place.row_phase + step_h * place.column_phase
         phase = asm.select(j.equals(self.t_w - 1), by_column, by_row)
         return phase * phase_blocks + place.block
