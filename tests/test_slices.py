@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import nnpack
-from nnpack.algorithms.table import algorithm_names
+from nnpack.algorithms.table import ALGORITHMS
 from nnpack.errors import AlgorithmError, ProblemError
 
 RNG = np.random.default_rng(9)
@@ -22,8 +22,13 @@ def channels(array: Any, first: int, count: int) -> Any:
     return array[:, first : first + count]
 
 
+# Tiles between the least and the greatest store as those do.
+BETWEEN = ("winograd_3", "winograd_5", "cook_toom_3")
+NAMES = ("auto", *(a.name for a in ALGORITHMS if a.name not in BETWEEN))
+
+
 @pytest.mark.parametrize("kernel", [1, 3, 5])
-@pytest.mark.parametrize("algorithm", algorithm_names())
+@pytest.mark.parametrize("algorithm", NAMES)
 def test_every_algorithm_writes_them_in_place(algorithm: str, kernel: int) -> None:
     for groups, stride in ((1, 1), (1, 2), (20, 1), (2, 1)):
         x, weight = random(3, 20, 13, 11), random(20, 20 // groups, kernel, kernel)
