@@ -72,15 +72,15 @@ def emit_each(
         full = asm.compare(">=", channels - channel, several)
         with asm.when(full):
             starts = [channel + n * asm.lanes for n in range(CHANNEL_VECTORS)]
-            terms = [terms_of(start, None) for start in starts]
+            columns = [(start, terms_of(start, None)) for start in starts]
             with asm.loop(images[1], start=images[0]) as row:
-                for start, term in zip(starts, terms, strict=True):
-                    write(row * channels + start, None, *term)
+                for start, terms in columns:
+                    write(row * channels + start, None, *terms)
         with asm.when(full.equals(0)), asm.loop(channels, start=channel, step=asm.lanes) as start:
             mask = asm.lanes_below(channels - start)
-            term = terms_of(start, mask)
+            terms = terms_of(start, mask)
             with asm.loop(images[1], start=images[0]) as row:
-                write(row * channels + start, mask, *term)
+                write(row * channels + start, mask, *terms)
 
 
 def chunk_size(asm: Assembler, args: Arguments, number: Value) -> Value:
