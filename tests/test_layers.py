@@ -430,3 +430,10 @@ def test_calls_that_add_a_residual_are_explained(algorithm: str) -> None:
     assert [problem.epilogue.residual for problem in explained] == [None, "before", "before"]
     with pytest.raises(nnpack.DtypeError, match="residual=1 must be True or False"):
         layer.explain((1, 3, 9, 9), residual=1)  # type: ignore[arg-type]
+
+
+def test_a_layer_says_what_it_is() -> None:
+    weight = np.ones((4, 3, 3, 2), np.float32)
+    shown = repr(nnpack.Conv2d(weight, padding=[1, 0], activation=nnpack.Prelu(weight[:, 0, 0, 0])))
+    assert shown.startswith("<Conv2d: weight (4, 3, 3, 2), stride=1, padding=(1, 0), dilation=1")
+    assert "activation=Prelu," in shown

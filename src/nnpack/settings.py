@@ -156,7 +156,7 @@ def get_num_threads() -> int:
     """Return how many threads a call uses unless it says otherwise, at least 1.
 
     set_num_threads comes first, then NNPACK_NUM_THREADS, OMP_NUM_THREADS, and the cores this
-    process may use (``default_num_threads``).
+    process may use (``default_num_threads``). Raises SettingsError when a variable is malformed.
     """
     return _chosen_threads[0] or get_settings().threads or default_num_threads()
 

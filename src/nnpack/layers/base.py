@@ -268,7 +268,10 @@ class Layer:
         self._weights = new
 
     def profile(self, x: object) -> Profile:
-        """Run on ``x`` with kernels that time their phases; the second of two runs counts."""
+        """Run on ``x`` with kernels that time their phases; the second of two runs counts.
+
+        Raises as a call does.
+        """
         from nnpack.kernels.stage import PHASES
         from nnpack.runtime.profile import Profile, counter_frequency
 
@@ -292,6 +295,14 @@ class Layer:
         ticks = counter_frequency(host_target())
         found = {name: int(n) / ticks for name, n in zip(PHASES, phases, strict=True) if n}
         return Profile(seconds, found)
+
+    def __repr__(self) -> str:
+        arrays, words = self._weights.arrays, dict(self._options)
+        if "slopes" in arrays:
+            words["activation"] = "Prelu"  # whose slopes may be hundreds
+        shown = [f"{name} {arrays[name].shape}" for name in arrays if name != "slopes"]
+        shown += [f"{name}={value}" for name, value in words.items() if value is not None]
+        return f"<{type(self).__name__}: {', '.join(shown)}>"
 
     def __getstate__(self) -> dict[str, Any]:
         return {

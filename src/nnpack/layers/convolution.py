@@ -70,6 +70,9 @@ class _ConvolutionLayer(Layer):
         """What every algorithm answers to an input of ``x_shape``, and which one is used.
 
         With ``residual`` of calls that add one.
+
+        Raises ProblemError when the layer cannot take such an input, AlgorithmError when the
+        algorithm it was made with cannot do it.
         """
         shape = as_shape_argument(x_shape, "(N, C, H, W)")
         problem: Any = self._problem(self._weights, shape, None)

@@ -64,7 +64,7 @@ class Linear(Layer):
     def explain(self, x_shape: Sequence[SupportsIndex], *, residual: bool = False) -> Explanation:
         """How an input of ``x_shape`` is computed, with ``residual`` where one is added.
 
-        No rows are explained as one.
+        No rows are explained as one. Raises ProblemError when the layer cannot take such an input.
         """
         shape = as_shape_argument(x_shape, "(..., I)")
         problem = self._problem(self._weights, shape, None)

@@ -109,7 +109,8 @@ class Network:
     def profile(self, x: object, rounds: SupportsIndex = 20) -> list[float]:
         """Seconds of every layer: medians of ``rounds``.
 
-        Each layer is a native call of its own here, which adds some 4 us to it.
+        Each layer is a native call of its own here, which adds some 4 us to it. Raises as a call
+        does.
         """
         count = as_integer("rounds", rounds, least=1)
         array, prepared = self._find(x)
