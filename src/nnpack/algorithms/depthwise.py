@@ -112,6 +112,7 @@ class Depthwise:
             choice.rows,
             choice.planes,
             choice.span,
+            choice.vectors,
             problem.epilogue.kind,
         )
         zeros = round_up(kernel.row_floats, 16)
@@ -274,7 +275,7 @@ def _standing_cycles(problem: Problem, target: Target, choice: _Choice) -> float
         memory += 1.3 * _in_rows(problem, choice) * kw * wide
         memory += 1.5 * max(0, loads + kh * kw - target.registers) if kept else 0.0
     memory += loads * (0.5 + wide) + 0.5 * broadcasts
-    return max(arithmetic, memory) + 0.3 * min(arithmetic, memory) + 2.0 * choice.rows + 8
+    return max(arithmetic, memory) + 0.3 * min(arithmetic, memory) + choice.rows + 6
 
 
 def _wide(choice: _Choice, target: Target) -> float:
