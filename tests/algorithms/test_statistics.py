@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import nnpack
 from nnpack.algorithms.channel_sums import STATISTICS
+from nnpack.algorithms.direct import Direct
 from nnpack.algorithms.following import STATISTICS_MERGED, CompleteAlgorithm
 from nnpack.algorithms.table import ALGORITHMS
 from nnpack.arrays import element_strides
@@ -40,6 +41,7 @@ Triple = tuple[Float32Array, Float32Array, Float32Array]
 NAMES = (
     *("winograd_2", "winograd_4", "winograd_6", "winograd_7", "fourier_8", "fourier_16"),
     *("direct", "implicit_gemm", "pointwise", "depthwise", "cook_toom_2", "cook_toom_4"),
+    "direct@channels",
 )
 # Batch, then rows and columns of outputs: one a channel, a few images or parts of one a chunk.
 IMAGES = ((1, 1, 1), (70, 1, 1), (3, 2, 3), (5, 7, 9), (2, 40, 33), (1, 70, 67))
@@ -104,7 +106,8 @@ def _sample(name: str, image: tuple[int, int, int]) -> tuple[Problem, Operands]:
 
 def _check_sample(name: str, image: tuple[int, int, int], target: Target, side: Side) -> None:
     problem, operands = _sample(name, image)
-    algorithm = CompleteAlgorithm(next(a for a in ALGORITHMS if a.name == name))
+    named = (*ALGORITHMS, Direct("channels"))
+    algorithm = CompleteAlgorithm(next(a for a in named if a.name == name))
     if algorithm.refusal(problem, target) is not None:
         return
     plan = algorithm.build(problem, target, 1)
@@ -146,7 +149,7 @@ def test_random_problems_on_any_number_of_threads(
         case.slopes,
     )
     problem = case.problem(statistics=True, x_strides=element_strides(operands.x))
-    algorithm = CompleteAlgorithm(data.draw(st.sampled_from(ALGORITHMS)))
+    algorithm = CompleteAlgorithm(data.draw(st.sampled_from((*ALGORITHMS, Direct("channels")))))
     if algorithm.refusal(problem, target) is not None:
         return
     first, *others = (

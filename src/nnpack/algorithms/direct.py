@@ -70,9 +70,12 @@ class Direct:
         return True
 
     def merges_statistics(self, problem: Problem, target: Target) -> bool:
-        """Where pixels stand in the lanes and tasks store whole rows, one behind the other."""
+        """Where tasks store whole rows, one behind the other, or channels stand in the lanes.
+
+        There what is added to y is added after outputs have been turned.
+        """
         if self._turned(problem, target) is not None:
-            return False
+            return problem.epilogue.residual is None
         layout = _choose(problem, target).layout
         return is_dense(problem) and layout.block_columns == problem.out_width
 

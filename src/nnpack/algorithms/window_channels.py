@@ -11,6 +11,7 @@ from nnpack.algorithms.base import (
     is_dense,
     round_up,
 )
+from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import CACHE_SHARE, met_share
 from nnpack.algorithms.gemm_plan import convolution_arguments
 from nnpack.algorithms.gemm_tiles import step_cycles, turn_cycles
@@ -173,7 +174,7 @@ def channels_plan(
         "chunk_panels": chunk,
     }
     tasks = images * ceil_div(tiles, block) * ceil_div(panels, chunk)
-    return Plan(
+    plan = Plan(
         algorithm=name,
         stages=(Stage(kernel, tasks, convolution_arguments(problem) | words),),
         weight_format=panel_format(problem, kernel.panel, panels, kernel.storage),
@@ -181,6 +182,10 @@ def channels_plan(
         threads=threads,
         detail=f"{choice.rows}x{choice.columns} pixels by {kernel.panel} channels in the lanes",
     )
+    if not problem.epilogue.statistics:
+        return plan
+    pieces, size = problem.batch * tiles * _across(problem, choice), choice.tile.mr
+    return with_merged_statistics(plan, problem.out_channels, pieces, size, target)
 
 
 def _most_tiles(problem: Problem, target: Target, choice: ChannelsChoice) -> int:

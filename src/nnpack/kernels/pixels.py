@@ -13,7 +13,7 @@ from nnpack.kernels.transpose import emit_rows
 from nnpack.problem import EpilogueKind
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Index, Value
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,13 @@ def emit_store_channels(
     tile: GemmTile,
     acc: Accumulators,
     place: TilePlace,
+    add: Callable[[int, list[Value], Mask], None] | None = None,
 ) -> None:
-    """Store a tile whose row i is pixel i, its lanes channels: turned before it is stored."""
+    """Store a tile whose row i is pixel i, its lanes channels: turned before it is stored.
+
+    ``add(first, pixels, mask)`` gets the outputs of the channels from ``first`` on, as they are
+    before they are turned, where nothing is added to them later.
+    """
     lanes, y_c = asm.lanes, place.args["y_c"]
     epilogue = Epilogue(asm, kind, place.args)
     store = StoreRows(epilogue, dense, place.args, *place.stored, place.done)
@@ -133,6 +138,8 @@ def emit_store_channels(
         rows = [[acc[n * width + i, j] for i in range(width)] for n in range(place.rows)]
         added = place.channel_residuals(epilogue, j * lanes)
         columns = epilogue.prepare_rows(rows, terms, added)
+        if add is not None:
+            add(j * lanes, columns, inside)
         for start in range(0, len(columns), lanes):
             for row, value in emit_rows(asm, columns[start : start + lanes]):
                 k = j * lanes + row

@@ -1,11 +1,11 @@
-"""Mean and squares of what a task has just stored, read again while it is in the caches.
+"""Mean and squares of what a task stores, read again while it is in the caches or not stored yet.
 
 Outputs of a channel are summed in *pieces*, some pixels or tiles, which depend neither on tasks nor
 on threads. Of each piece and channel ``sums_shift``, ``sums_mean`` (relative to the shift),
 ``sums_square`` (the squared distances from that mean) and ``sums_count`` are written, all
 (pieces, channels), to be combined in order.
 
-The shift is the mean of a piece's first vector: of a great mean no digits are lost, and an outlier
+The shift is the mean of a piece's first vector, or one output: of a great mean no digits are lost, and an outlier
 there costs the squares little more than it adds to them.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import SUMS
 from nnpack.kernels.stage import Arguments, Fields
 from nnpack.kernels.vectors import emit_vectors
@@ -65,22 +66,64 @@ class _Sums:
         asm, width = self.asm, len(self.planes)
         number = asm.splat(asm.to_float(count), width)
         total, square = (self._reduce(name) for name in _ADDED)
-        mean = asm.divide(total, number)
-        square = square - total * mean
-        # Where all are equal but for rounding it may be under 0; a NaN stays.
-        square = asm.select(asm.compare("<", square, 0.0), 0.0, square)
         mask = None if width == 1 else asm.lanes_below(channels, width)
-        for name, value in zip(SUMS, (self.shift, mean, square, number), strict=True):
-            asm.store(value, args[name], place, mask=mask)
+        _Moments(self.shift, total, square, number).write(args, place, mask)
 
     def _reduce(self, name: str) -> Value:
         sums = []
         for i in range(len(self.planes)):
-            chains = [self.state[name, i, n] for n in range(self.chains)]
-            while len(chains) > 1:
-                chains = [a + b for a, b in zip(chains[::2], chains[1::2], strict=True)]
-            sums += chains
+            sums.append(_added([self.state[name, i, n] for n in range(self.chains)]))
         return emit_lane_sums(self.asm, sums)
+
+
+def emit_write_pixels(
+    args: Arguments, place: Value, mask: Mask, pixels: Sequence[Value], done: Value
+) -> None:
+    """Write the sums of a piece that is in registers: ``pixels``, their channels in the lanes.
+
+    The first ``done`` of them, not all, belong to the piece before. The shift is the last one.
+    """
+    asm = args.asm
+    finite = asm.compare("==", pixels[-1] - pixels[-1], 0.0)
+    shift = asm.select(finite, pixels[-1], asm.zeros())
+    count = asm.splat(asm.to_float(asm.index(len(pixels)) - done))
+    for overlaps in (False, True):
+        with asm.when(done > 0 if overlaps else done.equals(0)):
+            # One chain each: more need registers, all of which a tile may fill.
+            total = square = asm.zeros()
+            for i, value in enumerate(pixels):
+                distance = value - shift
+                if overlaps:
+                    distance = asm.select(asm.compare("<=", done, i), distance, asm.zeros())
+                total, square = total + distance, asm.fma(distance, distance, square)
+            _Moments(shift, total, square, count).write(args, place, mask)
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """The shift, the sum of the distances from it, that of their squares, and how many they are."""
+
+    shift: Value
+    total: Value
+    square: Value
+    count: Value
+
+    def write(self, args: Arguments, place: Value, mask: Mask) -> None:
+        """Write them at ``place`` of the arrays `SUMS`."""
+        asm = args.asm
+        mean = asm.divide(self.total, self.count)
+        square = self.square - self.total * mean
+        # Where all are equal but for rounding it may be under 0; a NaN stays.
+        square = asm.select(asm.compare("<", square, 0.0), 0.0, square)
+        for name, value in zip(SUMS, (self.shift, mean, square, self.count), strict=True):
+            asm.store(value, args[name], place, mask=mask)
+
+
+def _added(chains: Sequence[Value]) -> Value:
+    left = list(chains)
+    while len(left) > 1:
+        left = [a + b for a, b in zip(left[::2], left[1::2], strict=True)]
+    return left[0]
 
 
 def emit_lane_sums(asm: Assembler, vectors: Sequence[Value]) -> Value:

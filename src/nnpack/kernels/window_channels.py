@@ -19,11 +19,12 @@ from nnpack.kernels.gemm import Accumulators, GemmTile
 from nnpack.kernels.packing import emit_tap_rows
 from nnpack.kernels.pixels import TilePlace, emit_scatter_functions, emit_store_channels
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
+from nnpack.kernels.stored_sums import emit_write_pixels
 from nnpack.kernels.weights import POINTER_KINDS
 from nnpack.problem import EpilogueKind, WeightStorage
 
 if TYPE_CHECKING:
-    from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.codegen.assembler import Assembler, Mask, Value
 
 _FIELDS = {
     **dict.fromkeys(("x", "weight", "y", "scratch"), "pointer"),
@@ -76,6 +77,7 @@ class ChannelConvolution:
     ``pitch``, from the first row that a task needs and from column ``-left`` on, are copied to the
     worker's scratch. Otherwise it is 0, ``plane`` and ``pitch`` are those of x.
     ``dense``: the pixels of an output plane are consecutive; otherwise they are ``y_w`` apart.
+    Each tile is a piece of the statistics, if there are any; nothing is added to y then.
     """
 
     rows: int
@@ -115,6 +117,7 @@ class _Block:
 
     source: Value
     y: Value
+    image: Value
     group: Value
     row: Value
     first: Value
@@ -171,7 +174,7 @@ class _Emitter:
         y = args["y"] + n * args["y_n"] + group * args["group_out_channels"] * args["y_c"]
         source = asm.select(copies, scratch, inside)
         with timer.phase("multiplication"):
-            self._emit_panels(args, _Block(source, y, group, row, first, last), chunk)
+            self._emit_panels(args, _Block(source, y, n, group, row, first, last), chunk)
 
     def _emit_panels(self, args: Arguments, block: _Block, chunk: Value) -> None:
         """All tiles of the block times the panels of the chunk."""
@@ -201,11 +204,15 @@ class _Emitter:
         down = (row - block.row) * args["stride_h"] + taps.first * args["dilation_h"]
         source = block.source + down * args["pitch"]
         weight = weight + taps.start * self.kernel.panel
+        across = asm.ceil_div(out_width, columns)
+        number = block.image * asm.ceil_div(out_height, rows) + tile
         with asm.loop(out_width, step=columns) as begin:
             column = asm.minimum(begin, out_width - columns)
             place = row * out_width + column, done + (begin - column)
+            piece = number * across + begin // columns
             at = source + column * self.kernel.stride_w
-            self._call_tile((args.block, weight, at, taps.last - taps.first, *words, *place))
+            taps_met = taps.last - taps.first
+            self._call_tile((args.block, weight, at, taps_met, *words, *place, piece))
 
     def _call_tile(self, words: tuple[Value, ...]) -> None:
         """Call the narrowest tile that covers the panel."""
@@ -228,14 +235,21 @@ class _Emitter:
             channels="index",
             pixel="index",
             done="index",
-        ) as (block, weight, source, tap_rows, y, channel, channels, pixel, done):
+            piece="index",
+        ) as (block, weight, source, tap_rows, y, channel, channels, pixel, done, piece):
             args = Arguments(asm, block, kernel.fields)
             acc = self._emit_product(args, tile, weight, source, tap_rows)
             skipped = done if kernel.epilogue.stores_once else None
             # Nothing is pooled, so that the image does not matter.
             pixels, image = asm.index(tile.mr), asm.index(0)
             place = TilePlace(args, image, y, channel, channels, pixel, pixels, 1, skipped)
-            emit_store_channels(asm, kernel.epilogue, kernel.dense, tile, acc, place)
+
+            def add(first: int, values: list[Value], mask: Mask) -> None:
+                number = piece * args["sums_channels"] + channel + first
+                emit_write_pixels(args, number, mask, values, done)
+
+            summed = add if kernel.epilogue.statistics else None
+            emit_store_channels(asm, kernel.epilogue, kernel.dense, tile, acc, place, summed)
 
     def _emit_product(
         self, args: Arguments, tile: GemmTile, weight: Value, source: Value, tap_rows: Value
