@@ -5,8 +5,8 @@ on threads. Of each piece and channel ``sums_shift``, ``sums_mean`` (relative to
 ``sums_square`` (the squared distances from that mean) and ``sums_count`` are written, all
 (pieces, channels), to be combined in order.
 
-The shift is the mean of a piece's first vector, or one output: of a great mean no digits are lost, and an outlier
-there costs the squares little more than it adds to them.
+The shift is the mean of a piece's first vector, or one output: of a great mean no digits are lost,
+and an outlier there costs the squares little more than it adds to them.
 """
 
 from __future__ import annotations
