@@ -247,6 +247,17 @@ def test_gradients_of_any_strides_are_taken() -> None:
     assert_close(*sums)
 
 
+def test_biases_of_any_strides_are_taken() -> None:
+    x, weight = randn(2, 5, 7, 5), randn(5, 5, 3, 3)
+    for bias in (randn(10)[::2], randn(1).expand(5)):
+        for ours, theirs, w in (
+            (nt.conv2d, F.conv2d, weight),
+            (nt.conv_transpose2d, F.conv_transpose2d, weight),
+            (nt.linear, F.linear, weight[:, :, 0, 0].contiguous()),
+        ):
+            assert_close(ours(x, w, bias), theirs(x, w, bias))
+
+
 def test_what_was_saved_must_not_be_overwritten() -> None:
     x, weight = randn(1, 2, 4, 4, grad=False), randn(2, 2, 3, 3)
     y = nt.conv2d(x, weight)

@@ -108,7 +108,8 @@ def _by_library(
     slots = {**vectors.slots, "x": images.data_ptr()}
     running = vectors.tensors[2:]
     if running[0] is not None:
-        slots["momentum"] = address(running_weights(momentum, shape[0] * pixels))
+        weights = running_weights(momentum, shape[0] * pixels)
+        slots["momentum"] = address(weights)
     y, variance = empty_output(shape), np.empty(channels, np.float32)
     mean, inverse_std = np.empty(channels, np.float32), np.empty(channels, np.float32)
     slots["y"], slots["variance"] = address(y), address(variance)

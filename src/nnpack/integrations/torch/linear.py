@@ -48,7 +48,7 @@ def are_weights(weight: Tensor, bias: Tensor | None) -> bool:
         is_plain(weight)
         and weight.dim() == 2
         and weight.is_contiguous()
-        and (bias is None or (is_plain(bias) and bias.dim() == 1))
+        and (bias is None or (is_plain(bias) and bias.dim() == 1 and bias.is_contiguous()))
     )
 
 
