@@ -11,17 +11,15 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from turns import Run, least_times
 
 import nnpack
 
-Run = Callable[[], object]
 Shape = tuple[int, ...]
 
 # What ResNet, VGG and GoogLeNet have between their convolutions, and what stands at their ends.
@@ -133,24 +131,6 @@ def _onnxruntime(
     return lambda: session.run_with_iobinding(binding)
 
 
-def _measure(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """Least microseconds a call, the contestants taking turns: others can only slow them down."""
-    repeats = {}
-    for name, run in runs.items():
-        run()
-        start = time.perf_counter()
-        run()
-        repeats[name] = max(1, int(2e-3 / (time.perf_counter() - start)))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                run()
-            times[name].append((time.perf_counter() - start) / repeats[name] * 1e6)
-    return {name: min(found) for name, found in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
@@ -164,7 +144,9 @@ def main() -> None:
     for name, shape in _cases():
         if options.only and name not in options.only:
             continue
-        found = _measure(_contestants(name, shape, options.threads), options.rounds)
+        found = least_times(
+            _contestants(name, shape, options.threads), options.rounds, options.threads
+        )
         best = min(value for key, value in found.items() if key != "ours")
         gains.setdefault(name, []).append(best / found["ours"])
         columns = [found.get(key, math.nan) for key in ("torch", "onnxruntime", "ours")]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
+from turns import least_times
 
 import nnpack
 
@@ -91,28 +91,11 @@ def _onnxruntime(case: tuple[Any, ...], x: np.ndarray, threads: int) -> Callable
     return lambda: session.run_with_iobinding(binding)
 
 
-def _measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least microseconds a call, the contestants taking turns: others can only slow them down."""
-    repeats = {}
-    for name, run in runs.items():
-        run()
-        start = time.perf_counter()
-        run()
-        repeats[name] = max(1, int(2e-3 / (time.perf_counter() - start)))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            for _ in range(repeats[name]):
-                run()
-            times[name].append((time.perf_counter() - start) / repeats[name] * 1e6)
-    return {name: min(found) for name, found in times.items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="*", help="the first words of names")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rng = np.random.default_rng(0)
@@ -121,12 +104,14 @@ def main() -> None:
     print(f"| {title} | torch | channels last | onnxruntime | ours | gain |")
     print("|---|---|---|---|---|---|")
     for name, case in CASES.items():
+        if options.only and name.split()[0] not in options.only:
+            continue
         x = rng.standard_normal((1, *case[:3]), dtype=np.float32)
         runs = {"ours": _ours(case, x, options.threads), **_torch(case, x)}
         peer = _onnxruntime(case, x, options.threads)
         if peer is not None:
             runs["onnxruntime"] = peer
-        found = _measure(runs, options.rounds)
+        found = least_times(runs, options.rounds, options.threads)
         best = min(value for key, value in found.items() if key != "ours")
         kind = "global average" if case[3] == 0 else f"{case[3]}x{case[3]}/{case[4]} {case[6]}"
         gains.setdefault(kind, []).append(best / found["ours"])
