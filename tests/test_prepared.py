@@ -15,6 +15,7 @@ from nnpack.functional.prepared import (
     prepare_input_gradient,
     prepare_linear,
     prepare_max_pool,
+    prepare_max_pool_gradient,
     prepare_weight_gradient,
 )
 from nnpack.runtime.memory import address
@@ -81,6 +82,14 @@ def test_linear_layers_and_pools() -> None:
     found = prepared.run_at({**_addresses(x=images), "indices": address(indices)})
     np.testing.assert_array_equal(found, y)
     np.testing.assert_array_equal(indices, places)
+    grad = _randn(*y.shape)
+    expected = nnpack.max_pool2d_gradient(grad, places, images.shape)
+    prepared = prepare_max_pool_gradient(grad.shape, images.shape, 1)
+    given = _addresses(grad=grad) | {"indices": address(indices)}
+    np.testing.assert_array_equal(prepared.run_at(given), expected)
+    indices[0, 0, 0, :3] = -1, images[0, 0].size, 2**62
+    found = prepared.run_at(_addresses(grad=grad) | {"indices": address(indices)})
+    np.testing.assert_array_equal(found[0, 1:], expected[0, 1:])
 
 
 def test_the_weight_gradient_of_no_images_is_zero() -> None:

@@ -8,11 +8,13 @@ malformed is refused as the functions do, shapes at least; arrays are addresses 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from nnpack import wisdom
 from nnpack.algorithms.pooling import plan_pooling
 from nnpack.algorithms.product import plan_product
+from nnpack.algorithms.reshaping import plan_max_gradient
 from nnpack.epilogue import Epilogue
 from nnpack.functional.gradient_arguments import check_gradient_shape
 from nnpack.functional.running import Prepared, packing_program, planned_program
@@ -29,6 +31,7 @@ __all__ = [
     "prepare_input_gradient",
     "prepare_linear",
     "prepare_max_pool",
+    "prepare_max_pool_gradient",
     "prepare_weight_gradient",
 ]
 
@@ -129,6 +132,18 @@ def prepare_max_pool(x: Place, words: Words, threads: int) -> Prepared:
         problem.y_shape,
         None if problem.is_empty else planned_program(plan_pooling, problem, threads),
     )
+
+
+@functools.lru_cache(maxsize=_CALLS)
+def prepare_max_pool_gradient(grad: Shape, x: Shape, threads: int) -> Prepared:
+    """`max_pool2d_gradient`, all arrays dense: slots grad, indices and y; x has four extents.
+
+    Indices that are no place in a plane are passed over.
+    """
+    problem = PoolProblem.adaptive_pool2d("max", x, grad[2:])
+    check_gradient_shape("grad", grad, problem.y_shape)
+    program = None if math.prod(x) == 0 else planned_program(plan_max_gradient, problem, threads)
+    return Prepared(x, program)
 
 
 def _state(

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class ScatterPlanes:
     """The stage ``y[n, indices[n, k]] += grad[n, k]``, y zero before; a task is a plane.
 
-    ``indices`` are i64 below ``pixels``; negative ones are places that are nowhere. What goes to
-    one place is added in the order of k.
+    ``indices`` are i64; those outside 0 .. ``pixels`` are places that are nowhere. What goes to one
+    place is added in the order of k.
     """
 
     @property
@@ -40,6 +40,6 @@ class ScatterPlanes:
                 )
                 with asm.loop(args["count"]) as number:
                     place = asm.load_index(args["indices"], start + number)
-                    with asm.when(place >= 0):
+                    with asm.when((place >= 0) & (place < args["pixels"])):
                         added = asm.load_float(args["grad"], start + number)
                         asm.store(asm.load_float(y, place) + added, y, place)

@@ -19,10 +19,13 @@ from nnpack.integrations.torch.activation_modules import (
     ReLU6,
     SiLU,
 )
+from nnpack.integrations.torch.averages import adaptive_avg_pool2d, avg_pool2d
 from nnpack.integrations.torch.conversion import convert
 from nnpack.integrations.torch.convolution import conv2d, conv_transpose2d
 from nnpack.integrations.torch.linear import linear
 from nnpack.integrations.torch.modules import (
+    AdaptiveAvgPool2d,
+    AvgPool2d,
     BatchNorm2d,
     Conv2d,
     ConvTranspose2d,
@@ -35,6 +38,8 @@ from nnpack.integrations.torch.pooling import max_pool2d
 __all__ = [
     "ELU",
     "GELU",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
     "BatchNorm2d",
     "Conv2d",
     "ConvTranspose2d",
@@ -46,6 +51,8 @@ __all__ = [
     "ReLU",
     "ReLU6",
     "SiLU",
+    "adaptive_avg_pool2d",
+    "avg_pool2d",
     "batch_norm",
     "conv2d",
     "conv_transpose2d",

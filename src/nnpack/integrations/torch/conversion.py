@@ -28,10 +28,10 @@ def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fas
     """``module`` with its layers computed by the library, for training and for inference.
 
     Layers that are exactly `torch.nn.Conv2d`, `ConvTranspose2d`, `Linear`, `MaxPool2d`,
-    `BatchNorm2d` or an activation become instances of subclasses of theirs (`nnpack.torch.Conv2d`,
-    ...). Parameters, buffers, their gradients, hooks, modes and state dicts stay what they are.
-    Subclasses of others (lazy or parametrised layers among them) are left alone. Layers that are
-    converted already only take the ``accuracy``.
+    `AvgPool2d`, `AdaptiveAvgPool2d`, `BatchNorm2d` or an activation become instances of subclasses
+    of theirs (`nnpack.torch.Conv2d`, ...). Parameters, buffers, their gradients, hooks, modes and
+    state dicts stay what they are. Subclasses of others (lazy or parametrised layers among them)
+    are left alone. Layers that are converted already only take the ``accuracy``.
 
     With ``inplace`` the layers change where they stand; otherwise the modules are copied, and
     the copy shares all parameters and buffers with ``module``.

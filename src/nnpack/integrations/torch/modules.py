@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnpack.integrations.torch.averages import adaptive_avg_pool2d, avg_pool2d
 from nnpack.integrations.torch.batch_norm_training import Vectors, can_train, train
 from nnpack.integrations.torch.convolution import (
     are_images,
@@ -25,7 +26,16 @@ from nnpack.integrations.torch.packed import Packing
 from nnpack.integrations.torch.pooling import max_pool2d
 from nnpack.problem import Accuracy
 
-__all__ = ["CONVOLUTIONS", "BatchNorm2d", "Conv2d", "ConvTranspose2d", "Linear", "MaxPool2d"]
+__all__ = [
+    "CONVOLUTIONS",
+    "AdaptiveAvgPool2d",
+    "AvgPool2d",
+    "BatchNorm2d",
+    "Conv2d",
+    "ConvTranspose2d",
+    "Linear",
+    "MaxPool2d",
+]
 
 
 def _held(module: torch.nn.Module, name: str) -> Any:
@@ -114,6 +124,23 @@ class MaxPool2d(Named, torch.nn.MaxPool2d):
         """As `torch.nn.MaxPool2d`."""
         words = self.padding, self.dilation, self.ceil_mode, self.return_indices
         return max_pool2d(images, self.kernel_size, self.stride, *words)
+
+
+class AvgPool2d(Named, torch.nn.AvgPool2d):
+    """`torch.nn.AvgPool2d`, computed by the library where it can."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `torch.nn.AvgPool2d`."""
+        words = self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+        return avg_pool2d(images, self.kernel_size, self.stride, *words)
+
+
+class AdaptiveAvgPool2d(Named, torch.nn.AdaptiveAvgPool2d):
+    """`torch.nn.AdaptiveAvgPool2d`, computed by the library where it can and is faster."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As `torch.nn.AdaptiveAvgPool2d`."""
+        return adaptive_avg_pool2d(images, self.output_size)
 
 
 class BatchNorm2d(Named, torch.nn.BatchNorm2d):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
-from nnpack.functional.prepared import prepare_max_pool
+from nnpack.functional.prepared import prepare_max_pool, prepare_max_pool_gradient
 from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
@@ -90,24 +90,38 @@ def _save(
 ) -> None:
     ctx.call = call
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # zeros of the size of the indices
     ctx.save_for_backward(tensors[0], output[1])
 
 
-def _backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,)
     images, indices = ctx.saved_tensors
     gradient = _gradient_by_pytorch if is_higher_order(grad) else _gradient
     return (gradient(grad, images, indices, *ctx.call),)
 
 
 def _compute_gradient(grad: Tensor, images: Tensor, indices: Tensor, *call: Any) -> Tensor:
-    if is_plain(grad) and is_plain(images):
+    if is_plain(grad) and is_plain(images) and _are_places(indices, grad):
+        grad, indices = grad.contiguous(), indices.contiguous()
+        threads = take_threads(WORK_PER_FLOAT * images.numel())
         with contextlib.suppress(NnpackError):
-            arrays = as_array(grad.contiguous()), indices.contiguous().numpy()
-            threads = take_threads(WORK_PER_FLOAT * images.numel())
-            return as_tensor(
-                nnpack.max_pool2d_gradient(*arrays, tuple(images.shape), threads=threads)
-            )
+            prepared = prepare_max_pool_gradient(grad.shape, images.shape, threads)
+            places = {"grad": grad.data_ptr(), "indices": indices.data_ptr()}
+            return as_tensor(prepared.run_at(places))
     return _gradient_by_pytorch(grad, images, indices, *call).contiguous()
+
+
+def _are_places(indices: Tensor, grad: Tensor) -> bool:
+    """Whether these are the places of what ``grad`` is the gradient in, in memory."""
+    return (
+        grad.dim() == 4
+        and type(indices) is Tensor
+        and indices.dtype is torch.int64
+        and indices.is_cpu
+        and indices.shape == grad.shape
+    )
 
 
 def _gradient_by_pytorch(grad: Tensor, images: Tensor, indices: Tensor, *call: Any) -> Tensor:
