@@ -46,7 +46,7 @@ def test_every_height_stays_inside_the_arrays(side: Side) -> None:
 def test_every_kernel_stays_inside_the_arrays(side: Side) -> None:
     cases = [
         Case((17, 37), kernel, stride, padding, dilation, groups=3, batch=2)
-        for kernel in ((1, 1), (1, 4), (5, 1), (2, 3), (5, 5))
+        for kernel in ((1, 1), (1, 4), (5, 1), (2, 3), (5, 5), (7, 6))
         for stride, dilation in (((1, 1), (1, 1)), ((2, 1), (4, 2)), ((3, 2), (2, 3)))
         for padding in ((0, 0, 0, 0), (4, 0, 9, 1))
     ]

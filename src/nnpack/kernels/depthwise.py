@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.depthwise_rows import Band, RowBlock
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, epilogue_fields
 from nnpack.kernels.stage import Arguments, PhaseTimer, emit_stage, profile_fields
 from nnpack.kernels.taps import TapLoad
@@ -84,8 +85,8 @@ class DepthwiseConvolution:
     than the target has; from column ``rest_first`` on ``rest_lanes``, where these are fewer.
     ``walks``: tiles follow each other from left to right, each keeping what
     the next needs of its input; then ``inner_first`` is 0 and `can_walk` holds. ``narrow``: all
-    columns need masks. Where the epilogue pools, ``rows``, rows of outputs and those of bands are
-    even, and tiles not spaced.
+    columns need masks. ``skips``: rows outside the image are left out. Where the epilogue pools,
+    ``rows``, rows of outputs and those of bands are even, and tiles not spaced.
     """
 
     kernel: tuple[int, int]
@@ -98,6 +99,7 @@ class DepthwiseConvolution:
     rest_lanes: int
     walks: bool
     narrow: bool
+    skips: bool
     epilogue: EpilogueKind
     profile: bool = False
 
@@ -221,14 +223,14 @@ def _emit_columns_function(asm: Assembler, kernel: DepthwiseConvolution) -> None
     with asm.function("columns", **_BAND_WORDS) as (block, *rest):
         x, y, weight, zeros, image, channel, first, rows = rest
         args, lanes = Arguments(asm, block, kernel.fields), kernel.lanes
-        band = _Band(asm, kernel, args, x, y, zeros, first, rows)
+        band = Band(asm, kernel, args, x, y, zeros, first, rows)
         tile = _Tile(asm, kernel, args, weight, image, channel)
         inner_first, inner_last, right = args.load("inner_first", "inner_last", "out_width")
         narrows = kernel.rest_lanes < lanes
         last = args["rest_first"] if narrows else right
         loads = [TapLoad(asm, kernel.stride_w, taps) for _, taps in kernel.tap_groups]
 
-        def emit_row_of_tiles(block: _RowBlock) -> None:
+        def emit_row_of_tiles(block: RowBlock) -> None:
             with asm.loop(last, step=lanes) as v:
                 inside = asm.compare(">=", v, inner_first) & asm.compare("<", v, inner_last)
                 with asm.when(inside):
@@ -250,7 +252,7 @@ def _emit_edges_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
     with asm.function("columns", **_BAND_WORDS) as (block, *rest):
         x, y, weight, zeros, image, channel, first, rows = rest
         args, lanes = Arguments(asm, block, kernel.fields), kernel.lanes
-        band = _Band(asm, kernel, args, x, y, zeros, first, rows)
+        band = Band(asm, kernel, args, x, y, zeros, first, rows)
         tile, right = _Tile(asm, kernel, args, weight, image, channel), args["out_width"]
 
         def emit_columns(tile: _Tile, begin: Index, end: Value) -> None:
@@ -274,10 +276,10 @@ def _emit_walk_function(asm: Assembler, kernel: DepthwiseConvolution) -> None:
         x, y, weight, zeros, image, channel, first, rows = rest
         args = Arguments(asm, block, kernel.fields)
         inner, right = args.load("inner_last", "out_width")
-        band = _Band(asm, kernel, args, x, y, zeros, first, rows)
+        band = Band(asm, kernel, args, x, y, zeros, first, rows)
         tile = _Tile(asm, kernel, args, weight, image, channel)
 
-        def emit_row_of_tiles(block: _RowBlock) -> None:
+        def emit_row_of_tiles(block: RowBlock) -> None:
             walk = Walk(asm, kernel.kernel[1], kernel.stride_w, args, block.sources, zeros)
             with asm.loop(inner, step=asm.lanes, carry=walk.carry) as v:
                 tile.add_up(block, v, walk.columns(v, None), None, walk.restore)
@@ -305,81 +307,6 @@ def _stored_mask(asm: Assembler, kernel: DepthwiseConvolution, args: Arguments, 
     """The lanes of y from output column ``v`` on."""
     step = 2 if kernel.epilogue.pool else 1
     return asm.lanes_below((args["out_width"] - v) // step, asm.lanes // step)
-
-
-@dataclass(frozen=True)
-class _RowBlock:
-    """The input rows of a tile from column ``-pad_left`` on, and the rows of y it stores.
-
-    ``row`` is its first output row. The first ``done`` output rows have been stored before.
-    """
-
-    sources: Sequence[Value]
-    targets: Sequence[Value]
-    row: Value
-    done: Value
-
-
-class _Band:
-    """Output rows ``first .. first + rows`` of a plane."""
-
-    def __init__(
-        self,
-        asm: Assembler,
-        kernel: DepthwiseConvolution,
-        args: Arguments,
-        x: Value,
-        y: Value,
-        zeros: Value,
-        first: Value,
-        rows: Value,
-    ) -> None:
-        self.asm = asm
-        self.kernel = kernel
-        self.args = args
-        left = args["pad_left"]
-        self.x, self.zeros, self.y = x - left, zeros - left, y
-        self.first = first
-        self.rows = rows
-
-    def emit(self, body: Callable[[_RowBlock], None]) -> None:
-        """Emit ``body`` for every block of rows.
-
-        The last block of a phase moves back so as to end with it: some rows are computed twice,
-        and stored twice unless they must be stored once.
-        """
-        if not self.kernel.spaced:
-            self._emit_phase(self.first, self.rows, 1, body)
-            return
-        asm, spacing = self.asm, self.args["spacing"]
-        with asm.loop(asm.minimum(spacing, self.rows)) as phase:
-            count = asm.ceil_div(self.rows - phase, spacing)
-            self._emit_phase(self.first + phase, count, spacing, body)
-
-    def _emit_phase(
-        self, first: Value, count: Value, spacing: Index, body: Callable[[_RowBlock], None]
-    ) -> None:
-        asm, rows = self.asm, self.kernel.rows
-        with asm.loop(count, step=rows) as begin:
-            number = asm.minimum(begin, count - rows)
-            body(self._block(first + number * spacing, begin - number))
-
-    def _block(self, row: Value, done: Value) -> _RowBlock:
-        """The block whose first output row is ``row``."""
-        asm, args, kernel = self.asm, self.args, self.kernel
-        height, x_h, dilation = args.load("height", "x_h", "dilation_h")
-        in_row = row * args["stride_h"] - args["pad_top"]
-        source, step = self.x + in_row * x_h, dilation * x_h
-        sources = []
-        for _ in range(kernel.in_rows):
-            inside = asm.compare(">=", in_row, 0) & asm.compare("<", in_row, height)
-            sources.append(asm.select(inside, source, self.zeros))
-            source, in_row = source + step, in_row + dilation
-        pooled = 2 if kernel.epilogue.pool else 1
-        step = args["spacing"] * args["y_h"]
-        start = self.y + row // pooled * args["y_h"]
-        targets = [start + j * step for j in range(kernel.rows // pooled)]
-        return _RowBlock(sources, targets, row, done)
 
 
 class _Tile:
@@ -420,21 +347,46 @@ class _Tile:
         tile.terms = ChannelTerms(first(terms.scale), first(terms.bias), first(terms.slope))
         return tile
 
-    def emit(self, block: _RowBlock, v: Value, loads: Sequence[TapLoad], stored: Mask) -> None:
+    def emit(self, block: RowBlock, v: Value, loads: Sequence[TapLoad], stored: Mask) -> None:
         """Compute and store one tile at output column ``v``.
 
         Tap columns one after the other: of the weights only those of one column are in use.
         """
         acc, column = self._zeros(), v * self.kernel.stride_w
+        if self.kernel.skips:
+            self._add_rows(acc, block, column, loads)
+            self._store(block, v, acc, stored)
+            return
         for (s, _), load in zip(self.kernel.tap_groups, loads, strict=True):
             for t, source in enumerate(block.sources):
                 for n, vector in enumerate(load(source + column + self.offsets[s])):
                     self._accumulate(acc, t, s + n, vector)
         self._store(block, v, acc, stored)
 
+    def _add_rows(
+        self, acc: list[Value], block: RowBlock, column: Index, loads: Sequence[TapLoad]
+    ) -> None:
+        """Add row after row, but for those outside the image.
+
+        Weights are operands in memory.
+        """
+        asm, kernel = self.asm, self.kernel
+        height, step = kernel.kernel[0], kernel.row_step
+        for t, (source, inside) in enumerate(zip(block.sources, block.inside, strict=True)):
+            rows = [j for j in range(kernel.rows) if 0 <= t - j * step < height]
+            sums: dict[Any, Value] = {j: acc[j] for j in rows}
+            with asm.loop(asm.select(inside, asm.index(1), asm.index(0)), carry=sums):
+                for (s, _), load in zip(kernel.tap_groups, loads, strict=True):
+                    for n, vector in enumerate(load(source + column + self.offsets[s])):
+                        for j in rows:
+                            tap = (t - j * step) * kernel.kernel[1] + s + n
+                            sums[j] = asm.fma(self._weight(tap), vector, sums[j])
+            for j in rows:
+                acc[j] = sums[j]
+
     def add_up(
         self,
-        block: _RowBlock,
+        block: RowBlock,
         v: Value,
         columns: Callable[[int], list[Value]],
         stored: Mask,
@@ -450,7 +402,7 @@ class _Tile:
     def _zeros(self) -> list[Value]:
         return [self.asm.zeros() for _ in range(self.kernel.rows)]
 
-    def _store(self, block: _RowBlock, v: Value, values: Sequence[Value], stored: Mask) -> None:
+    def _store(self, block: RowBlock, v: Value, values: Sequence[Value], stored: Mask) -> None:
         if self.kernel.epilogue.pool:
             self._store_pooled(block, v, values, stored)
             return
@@ -463,7 +415,7 @@ class _Tile:
                 self.epilogue.store(ready, target, v, mask=stored, terms=self.terms)
 
     def _store_pooled(
-        self, block: _RowBlock, v: Value, values: Sequence[Value], stored: Mask
+        self, block: RowBlock, v: Value, values: Sequence[Value], stored: Mask
     ) -> None:
         """Store half a vector for every two rows."""
         epilogue = self.epilogue
