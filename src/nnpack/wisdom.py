@@ -210,7 +210,7 @@ def _files() -> list[pathlib.Path]:
 def _keep(record: Record) -> None:
     import json
 
-    name, folder = _name(record), _folder(make=True)
+    name, folder = _name(record), _folder(make=True) if record["sources"] else None
     if folder is not None:
         write_private(folder / f"choice-{name}.json", json.dumps(record).encode())
         _remove_oldest()

@@ -230,3 +230,23 @@ def test_an_interrupted_write_leaves_nothing_behind(
     with pytest.raises(KeyboardInterrupt):
         cache.write("other", CODE)
     assert [path.name for path in folder.iterdir()] == ["key.o"]
+
+
+def test_without_sources_byte_code_is_digested_and_without_files_nothing_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """Kernels of another version would have the same name otherwise."""
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "package" / "codegen" / "cache.pyc"))
+    of = cache.sources_digest.__wrapped__
+    assert of(("kernels",)) == ""
+    (tmp_path / "package" / "kernels").mkdir(parents=True)
+    assert of(("kernels",)) == ""
+    found = set()
+    for content in (b"one version", b"another"):
+        (tmp_path / "package" / "kernels" / "gemm.pyc").write_bytes(content)
+        found.add(of(("kernels",)))
+    assert len(found) == 2
+    monkeypatch.setattr(cache, "sources_digest", lambda: "")
+    cache.write("key", CODE)
+    assert cache.read("key") is None
+    assert not folder.exists()

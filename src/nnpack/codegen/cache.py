@@ -45,15 +45,23 @@ def object_key(specification: str, target: Target) -> str:
 
 @functools.cache
 def sources_digest(folders: tuple[str, ...] = SOURCES) -> str:
-    """One digest of every source in ``folders``, by default of all that emit code."""
+    """One digest of every source in ``folders``, by default of all that emit code.
+
+    Empty where there are no files to read, as in an archive: then nothing can tell what an older
+    version of the library left on disk, and nothing is kept there.
+    """
     package = pathlib.Path(__file__).parent.parent
-    return digest(itertools.chain.from_iterable(_contents(package / f) for f in folders)).hex()
+    try:
+        contents = [piece for folder in folders for piece in _contents(package / folder)]
+    except OSError:
+        return ""
+    return digest(contents).hex() if contents else ""
 
 
 def _contents(folder: pathlib.Path) -> Iterator[bytes]:
-    """Names and contents of the sources in ``folder``."""
+    """Names and contents of the sources in ``folder``, or of what is installed in their place."""
     for name in sorted(os.listdir(folder)):  # noqa: PTH208 - half the time of a glob
-        if name.endswith(".py"):
+        if name.endswith((".py", ".pyc")):
             with open(f"{folder}/{name}", "rb", buffering=0) as file:  # noqa: PTH123
                 yield from (name.encode() + b"\0", file.read())
 
@@ -79,5 +87,5 @@ def write(key: str, code: bytes) -> None:
 
 
 def _folder() -> pathlib.Path | None:
-    """The user's folder of object code."""
-    return private_folder(get_settings().cache_dir, "objects")
+    """The user's folder of object code, if what lies there can be told from that of others."""
+    return None if not sources_digest() else private_folder(get_settings().cache_dir, "objects")
