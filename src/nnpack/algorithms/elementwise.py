@@ -10,17 +10,14 @@ from nnpack.plan import Argument, Plan, Slot, Stage
 
 __all__ = ["plan_elementwise"]
 
-# What takes an operation or two a number, and no exponential.
-_CHEAP = (None, "relu", "leaky_relu", "prelu", "clip", "hard_sigmoid", "hard_swish")
-
 
 def plan_elementwise(problem: ElementwiseProblem, _: Target, threads: int) -> Plan:
     """Slots x and y, ``factor`` of a product, and those of the epilogue."""
-    from nnpack.kernels.elementwise import Elementwise
+    from nnpack.kernels.elementwise import STREAMING, Elementwise
 
     width = problem.width or TASK_FLOATS
     rows = ceil_div(problem.count, width)
-    cheap = problem.epilogue.kind.activation in _CHEAP
+    cheap = problem.epilogue.kind.activation in STREAMING
     block = streaming_block(width, rows) if cheap else block_of(width)
     words: dict[str, Argument] = {
         "x": Slot("x"),

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.stage import emit_stage
-from nnpack.kernels.vectors import emit_vectors
+from nnpack.kernels.vectors import emit_vectors, streaming_lanes
 from nnpack.problem import EpilogueKind
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Mask, Value
 
 _UNROLL = 4
+
+STREAMING = (None, "relu", "leaky_relu", "prelu", "clip", "hard_sigmoid", "hard_swish")
+"""Activations that take an operation or two a number, and no exponential."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Elementwise:
         """Emit the stage."""
         with emit_stage(asm, self.fields) as (args, first, last, _):
             epilogue = Epilogue(asm, self.epilogue, args)
+            lanes = streaming_lanes(asm) if self.epilogue.activation in STREAMING else asm.lanes
             count, width, block = args.load("count", "width", "block")
             stop = asm.minimum(last * block, asm.ceil_div(count, width))
             with asm.loop(stop, start=first * block) as row:
@@ -47,10 +51,12 @@ class Elementwise:
                 x, y = args["x"] + start, args["y"] + start
 
                 def write(offset: Value, mask: Mask, _: int, start: Value = start) -> None:
-                    value = asm.load(x, offset, mask=mask)
+                    value = asm.load(x, offset, mask=mask, lanes=lanes)
                     if self.product:
-                        value = value * asm.load(args["factor"], start + offset, mask=mask)
+                        factor = args["factor"] + start
+                        value = value * asm.load(factor, offset, mask=mask, lanes=lanes)
                     value = epilogue.prepare(value, terms)
                     epilogue.store(value, y, offset, mask=mask, terms=terms)
 
-                emit_vectors(asm, asm.minimum(count - start, width), write, unroll=_UNROLL)
+                several = asm.minimum(count - start, width)
+                emit_vectors(asm, several, write, unroll=_UNROLL, lanes=lanes)

@@ -272,8 +272,9 @@ class Epilogue:
             return value
         # Rows of pixels may be narrower than a register; the first lanes of one cost nothing.
         lanes = value.ir.type.count
-        numbers = self._numbers
-        if any(n.ir.type.count != lanes for n in numbers):
-            numbers = tuple(self.asm.shuffle(n, None, range(lanes)) for n in numbers)
-        slopes = () if slope is None else (slope,)
-        return self._activation.emit(self.asm, value, *slopes, *numbers)
+        numbers = self._numbers if slope is None else (slope, *self._numbers)
+        fitted = (
+            n if n.ir.type.count == lanes else self.asm.shuffle(n, None, range(lanes))
+            for n in numbers
+        )
+        return self._activation.emit(self.asm, value, *fitted)
