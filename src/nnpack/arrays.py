@@ -31,6 +31,7 @@ __all__ = [
 
 # Of which NumPy has one object: comparing it with another or with a type takes longer.
 _FLOAT32 = np.dtype(np.float32)
+_NDARRAY = np.ndarray
 
 Float32Array = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -50,7 +51,7 @@ def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Arra
     Raises DtypeError for anything else, other dtypes and byte orders included, ProblemError when
     the number of dimensions is not ``ndim``.
     """
-    array = value if type(value) is np.ndarray else _wrap(name, value)
+    array = value if type(value) is _NDARRAY else _wrap(name, value)
     if array.dtype is not _FLOAT32 and array.dtype != _FLOAT32:
         raise DtypeError(
             f"{name} has dtype {array.dtype.newbyteorder('=')!s}"

@@ -32,7 +32,7 @@ from nnpack.epilogue import (
 from nnpack.errors import ProblemError
 from nnpack.execution import Call
 from nnpack.functional.running import planned_program, result, run_planned
-from nnpack.functional.stating import kept
+from nnpack.functional.stating import kept, kept_plain
 from nnpack.runtime.memory import empty_output
 from nnpack.settings import resolve_num_threads
 
@@ -240,8 +240,11 @@ def _combined(
     first, second = as_float32("a", a), as_float32("b", b)
     if first.shape != second.shape:
         raise ProblemError(f"b.shape={second.shape} must be {first.shape}, that of a")
-    known = slot, first.size, resolve_num_threads(threads)
-    call = kept(_combining, known, activation)
+    count = resolve_num_threads(threads)
+    if activation is None:
+        call = kept_plain(_combining, slot, first.size, count, None)
+    else:
+        call = kept(_combining, (slot, first.size, count), activation)
     if out is None:
         y = empty_output(first.shape)
     else:
@@ -260,8 +263,11 @@ def _activated(
 ) -> Float32Array:
     """``activation(*numbers)`` of x; programs are kept for numbers that were seen before."""
     array = as_float32("x", x)
-    known = activation, array.size, resolve_num_threads(threads)
-    call = kept(_activating, known, *numbers)
+    count = resolve_num_threads(threads)
+    if numbers:
+        call = kept(_activating, (activation, array.size, count), *numbers)
+    else:
+        call = kept_plain(_activating, activation, array.size, count)
     if out is None:
         y = empty_output(array.shape)
     else:

@@ -8,12 +8,12 @@ from typing import Any, Literal, SupportsIndex, overload
 import numpy as np
 import numpy.typing as npt
 
+from nnpack.algorithms.base import FLOAT_BYTES
 from nnpack.algorithms.pooling import plan_pooling
 from nnpack.arguments import IntOrPair, PaddingLike, as_flag
 from nnpack.arrays import (
     Float32Array,
     as_float32,
-    element_strides,
     with_unit_column_stride,
 )
 from nnpack.execution import Call
@@ -231,7 +231,7 @@ def _pool(
 ) -> Float32Array | WithIndices:
     """State the problem, and run it: both are kept for arguments that were seen before."""
     x = with_unit_column_stride(as_float32("x", x, 4))
-    words = state, kind, x.shape, element_strides(x), flags, resolve_num_threads(threads)
+    words = state, kind, x.shape, x.strides, flags, resolve_num_threads(threads)
     shape, call = kept(_prepare, words, *numbers)
     y = empty_output(shape) if out is None else result(shape, out, {"x": x})
     if not flags[-1]:
@@ -248,13 +248,17 @@ def _prepare(
     state: Statement,
     kind: PoolKind,
     shape: Sequence[int],
-    strides: RowStrides,
+    strides: Sequence[int],
     flags: Flags,
     threads: int,
     *numbers: object,
 ) -> tuple[tuple[int, ...], Call | None]:
-    """The shape of y; what computes it, and the indices if there are any, unless it is empty."""
-    problem = state(kind, shape, strides, numbers, flags)
+    """The shape of y; what computes it, and the indices if there are any, unless it is empty.
+
+    ``strides`` are of x, in bytes.
+    """
+    n, c, h = (stride // FLOAT_BYTES for stride in strides[:3])
+    problem = state(kind, shape, (n, c, h), numbers, flags)
     if problem.is_empty:
         return problem.y_shape, None
     names = ("x", "y", "indices") if problem.indices else ("x", "y")

@@ -13,7 +13,7 @@ from nnpack.arrays import Float32Array, as_float32
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.execution import Call, Runnable
 from nnpack.functional.running import planned_program, result, run
-from nnpack.functional.stating import kept
+from nnpack.functional.stating import kept, kept_plain
 from nnpack.runtime.memory import empty_output
 from nnpack.settings import resolve_num_threads
 from nnpack.softmax_problem import softmax_problem
@@ -153,7 +153,11 @@ def _forward(
     logarithm: bool,
 ) -> Float32Array:
     x = as_float32("x", x)
-    call = kept(_forward_call, (x.shape, logarithm, resolve_num_threads(threads)), axis)
+    count = resolve_num_threads(threads)
+    if type(axis) is int:
+        call = kept_plain(_forward_call, x.shape, logarithm, count, axis)
+    else:
+        call = kept(_forward_call, (x.shape, logarithm, count), axis)
     y = empty_output(x.shape) if out is None else result(x.shape, out, {"x": x}, in_place=True)
     if call is not None:
         call(np.ascontiguousarray(x), y)

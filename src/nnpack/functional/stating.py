@@ -21,7 +21,7 @@ from nnpack.epilogue import (
     Tanh,
 )
 
-__all__ = ["are_plain", "kept", "stated"]
+__all__ = ["are_plain", "kept", "kept_plain", "stated"]
 
 _Found = TypeVar("_Found")
 _PLAIN_TYPES = frozenset(
@@ -46,6 +46,12 @@ def kept(make: Callable[..., _Found], known: tuple[Any, ...], *values: object) -
     if values and not are_plain(values):
         return make(*known, *values)
     found: _Found = _kept(make, *known, *values)
+    return found
+
+
+def kept_plain(make: Callable[..., _Found], *values: Any) -> _Found:
+    """`kept` of ``values`` that are known to be plain, which takes half the time."""
+    found: _Found = _kept(make, *values)
     return found
 
 
