@@ -171,3 +171,21 @@ def test_values_that_live_at_one_time_do_not_overlap() -> None:
 
 def test_memory_is_used_again_as_soon_as_it_is_free() -> None:
     assert place_values([(n, n + 1, 64) for n in range(9)]) == ([0, 64] * 4 + [0], 128)
+
+
+def test_weights_are_packed_once_for_all_batches_and_again_where_updated() -> None:
+    rng = np.random.default_rng(8)
+    weights = [rng.standard_normal((16, 16, 1, 1), np.float32) for _ in range(3)]
+    layers = [nnpack.Conv2d(weight, threads=1) for weight in weights[:2]]
+    network = nnpack.Network(layers, threads=1)
+    images = [rng.standard_normal((batch, 16, 8, 8), np.float32) for batch in (1, 2, 1)]
+    addresses = []
+    for number, x in enumerate(images):
+        if number == 2:
+            layers[0].update(weights[2])
+        np.testing.assert_array_equal(network(x), layers[1](layers[0](x)))
+        _, prepared = network._find(x)
+        addresses.append([packed.address for packed in prepared.packed if packed is not None])
+    assert addresses[0] == addresses[1]
+    assert addresses[2][1:] == addresses[1][1:]
+    assert addresses[2][0] != addresses[1][0]

@@ -21,7 +21,7 @@ from nnpack.errors import ProblemError
 from nnpack.execution import Program, ReportedProgram, Runnable, compile_stages
 from nnpack.frozen import dataclass
 from nnpack.layers.base import Layer, Weights
-from nnpack.plan import Argument, Plan, Slot, Stage, aligned, place_values
+from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat, aligned, place_values
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
 from nnpack.verbose import is_verbose, report
@@ -32,6 +32,15 @@ _MAX_PROGRAMS = 8
 
 
 @dataclass(frozen=True)
+class _Packed:
+    """The packed weights of a layer: their format, their address, and the memory they are in."""
+
+    form: WeightFormat
+    address: int
+    block: Block
+
+
+@dataclass(frozen=True)
 class _Prepared:
     """A program, one for each layer of it, and the weights they were made of and read."""
 
@@ -39,7 +48,13 @@ class _Prepared:
     layers: tuple[Program, ...]
     y_shape: tuple[int, ...]
     versions: tuple[Weights, ...]
-    packed: Block
+    packed: tuple[_Packed | None, ...]
+
+    def find(self, number: int, weights: Weights, form: WeightFormat) -> _Packed | None:
+        """The packed weights of layer ``number``, if they are these in that format."""
+        packed = self.packed[number]
+        same = packed is not None and packed.form == form and self.versions[number] is weights
+        return packed if same else None
 
 
 @dataclass(frozen=True)
@@ -71,8 +86,8 @@ class Network:
     makes room for what comes, so that much of it is still in the caches.
 
     The result is that of the layers called one by one, with the network's number of ``threads``. It
-    packs the weights for itself, on the first call with each shape of x and on the next after a
-    layer's `update`. Any number of threads may call it at once.
+    packs the weights for itself, on the first call with a shape of x that asks for another format,
+    and on the next after a layer's `update`. Any number of threads may call it at once.
 
     Raises ProblemError when ``layers`` are none or have statistics, or ``residuals`` are not such.
     """
@@ -136,7 +151,8 @@ class Network:
         if prepared is None or not self._is_current(prepared):
             with llvm_lock:
                 versions = tuple(layer._weights for layer in self._layers)
-                prepared = _prepare(self._layers, versions, self._residuals, array, threads)
+                known = list(self._prepared.values())
+                prepared = _prepare(self._layers, versions, self._residuals, array, threads, known)
                 self._prepared[key] = prepared
                 if len(self._prepared) > _MAX_PROGRAMS:
                     self._prepared.popitem(last=False)
@@ -179,8 +195,12 @@ def _prepare(
     residuals: Mapping[int, int],
     x: Float32Array,
     threads: int,
+    known: Sequence[_Prepared],
 ) -> _Prepared:
-    """What runs on such an ``x``: all planned and compiled, the weights packed."""
+    """What runs on such an ``x``: all planned and compiled, the weights packed.
+
+    What is packed for one of the ``known`` is not packed again.
+    """
     target = host_target()
     links = _linked(layers, versions, residuals, x)
     plans = [
@@ -192,11 +212,13 @@ def _prepare(
     made = [plan for plan in plans if plan is not None]
     packing = [stage for plan in made for stage in plan.weight_format.stages]
     compile_stages((*packing, *(s for plan in made for s in plan.stages)), target, threads)
-    packed, starts = _pack(links, plans, threads)
+    packed = _pack(links, plans, threads, known)
     places, nbytes = _places(links, max((plan.workspace_bytes for plan in made), default=0))
     bound = [
-        () if plan is None else tuple(_bound(stage, link, start, places) for stage in plan.stages)
-        for link, plan, start in zip(links, plans, starts, strict=True)
+        ()
+        if plan is None or weights is None
+        else tuple(_bound(stage, link, weights.address, places) for stage in plan.stages)
+        for link, plan, weights in zip(links, plans, packed, strict=True)
     ]
     programs = (Program(stages, target, threads, nbytes) for stages in bound)
     whole = _reported(
@@ -246,22 +268,30 @@ def _linked(
 
 
 def _pack(
-    links: Sequence[_Link], plans: Sequence[Plan | None], threads: int
-) -> tuple[Block, list[int]]:
-    """All packed weights, each on cache lines of its own, and the address of each.
+    links: Sequence[_Link], plans: Sequence[Plan | None], threads: int, known: Sequence[_Prepared]
+) -> tuple[_Packed | None, ...]:
+    """The packed weights of every layer that has a plan: of ``known`` where these have them.
 
-    One block for all, so that it may lie on huge pages.
+    All others are in one block, so that it may lie on huge pages; each on cache lines of its own.
     """
     forms = [None if plan is None else plan.weight_format for plan in plans]
-    sizes = [0 if form is None else aligned(form.nbytes) for form in forms]
+    found: list[_Packed | None] = []
+    for number, (link, form) in enumerate(zip(links, forms, strict=True)):
+        held = (p.find(number, link.weights, form) for p in known if form is not None)
+        found.append(next((packed for packed in held if packed is not None), None))
+    sizes = [
+        0 if form is None or packed is not None else aligned(form.nbytes)
+        for form, packed in zip(forms, found, strict=True)
+    ]
     block = Block(max(sum(sizes), 1))
-    starts = [block.address + offset for offset in accumulate(sizes, initial=0)][:-1]
-    for link, form, start in zip(links, forms, starts, strict=True):
-        if form is not None:
+    starts = accumulate(sizes, initial=block.address)
+    for number, (link, form, start) in enumerate(zip(links, forms, starts, strict=False)):
+        if form is not None and found[number] is None:
             raw = link.weights.as_float32()["weight"]
             program = Program(form.stages, host_target(), threads, 0)
             program.run({"weight": address(raw), "packed": start})
-    return block, starts
+            found[number] = _Packed(form, start, block)
+    return tuple(found)
 
 
 def _places(links: Sequence[_Link], scratch: int) -> tuple[dict[int, Slot], int]:
