@@ -34,6 +34,7 @@ from nnpack.integrations.torch.modules import (
 )
 from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.pooling import max_pool2d
+from nnpack.integrations.torch.softmax_modules import LogSoftmax, Softmax
 
 __all__ = [
     "ELU",
@@ -47,10 +48,12 @@ __all__ = [
     "Hardtanh",
     "LeakyReLU",
     "Linear",
+    "LogSoftmax",
     "MaxPool2d",
     "ReLU",
     "ReLU6",
     "SiLU",
+    "Softmax",
     "adaptive_avg_pool2d",
     "avg_pool2d",
     "batch_norm",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Ints", "are_pairs", "as_hashable", "as_pair"]
+import torch
+
+__all__ = ["Ints", "as_hashable", "as_pair", "as_pairs"]
 
 Ints = Sequence[int]
 
@@ -22,9 +25,26 @@ def as_pair(value: int | Ints) -> tuple[int, ...]:
     return values * 2 if len(values) == 1 else values
 
 
-def are_pairs(values: tuple[tuple[int, ...], ...]) -> bool:
-    """Whether each has two numbers; the library knows four borders too, and PyTorch does not."""
-    return set(map(len, values)) == {2}
+def as_pairs(*values: int | Ints) -> tuple[tuple[int, ...], ...] | None:
+    """`as_pair` of each, or None where one has not two numbers.
+
+    The library knows four borders too, and PyTorch does not.
+    """
+    if not torch.compiler.is_compiling():
+        try:
+            return _kept_pairs(*values)
+        except TypeError:  # a list, say, which cannot be looked up
+            pass
+    return _pairs(*values)
+
+
+def _pairs(*values: int | Ints) -> tuple[tuple[int, ...], ...] | None:
+    pairs = tuple(map(as_pair, values))
+    return pairs if set(map(len, pairs)) == {2} else None
+
+
+# A look at a table takes 0.4 us, four pairs 1.5.
+_kept_pairs = functools.lru_cache(maxsize=1024, typed=True)(_pairs)
 
 
 def as_hashable(value: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import nnpack
 from nnpack.errors import NnpackError
-from nnpack.integrations.torch.arguments import Ints, are_pairs, as_pair
+from nnpack.integrations.torch.arguments import Ints, as_pairs
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_direct,
@@ -47,10 +47,9 @@ def avg_pool2d(
 ) -> Tensor:
     """`torch.nn.functional.avg_pool2d`, in the manner of `conv2d`."""
     if _is_for_us(input):
-        window = as_pair(kernel_size)
-        step = window if stride is None or stride in ((), []) else as_pair(stride)
-        pairs = window, step, as_pair(padding)
-        if are_pairs(pairs):
+        step = kernel_size if stride is None or stride in ((), []) else stride
+        pairs = as_pairs(kernel_size, step, padding)
+        if pairs is not None:
             call = *pairs, ceil_mode, count_include_pad, divisor_override
             return (_sliding if records_gradients(input) else _Sliding.compute)(input, call)
     words: Any = stride, padding, ceil_mode, count_include_pad, divisor_override

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from nnpack.errors import DtypeError, ProblemError
-from nnpack.integrations.torch import activation_modules, modules
+from nnpack.integrations.torch import activation_modules, modules, softmax_modules
 from nnpack.problem import Accuracy
 
 __all__ = ["convert"]
@@ -18,7 +18,7 @@ _Module = TypeVar("_Module", bound=torch.nn.Module)
 
 _REPLACEMENTS: dict[type, type] = {
     getattr(torch.nn, name): getattr(ours, name)
-    for ours in (modules, activation_modules)
+    for ours in (modules, activation_modules, softmax_modules)
     for name in ours.__all__
     if name != "CONVOLUTIONS"
 }
@@ -28,10 +28,11 @@ def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fas
     """``module`` with its layers computed by the library, for training and for inference.
 
     Layers that are exactly `torch.nn.Conv2d`, `ConvTranspose2d`, `Linear`, `MaxPool2d`,
-    `AvgPool2d`, `AdaptiveAvgPool2d`, `BatchNorm2d` or an activation become instances of subclasses
-    of theirs (`nnpack.torch.Conv2d`, ...). Parameters, buffers, their gradients, hooks, modes and
-    state dicts stay what they are. Subclasses of others (lazy or parametrised layers among them)
-    are left alone. Layers that are converted already only take the ``accuracy``.
+    `AvgPool2d`, `AdaptiveAvgPool2d`, `BatchNorm2d`, `Softmax`, `LogSoftmax` or an activation become
+    instances of subclasses of theirs (`nnpack.torch.Conv2d`, ...). Parameters, buffers, their
+    gradients, hooks, modes and state dicts stay what they are. Subclasses of others (lazy or
+    parametrised layers among them) are left alone. Layers that are converted already only take the
+    ``accuracy``.
 
     With ``inplace`` the layers change where they stand; otherwise the modules are copied, and
     the copy shares all parameters and buffers with ``module``.

@@ -12,7 +12,7 @@ from torch import Tensor
 import nnpack
 from nnpack.errors import NnpackError
 from nnpack.functional.prepared import prepare_convolution
-from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
+from nnpack.integrations.torch.arguments import Ints, as_hashable, as_pair, as_pairs
 from nnpack.integrations.torch.convolution_gradients import CALL, convolution_gradients
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
@@ -45,11 +45,14 @@ def conv2d(
     What the library returns is contiguous.
     """
     if _is_for_us(input, weight, bias):
-        spacing = as_pair(dilation)
-        borders = _paddings(padding, weight, spacing) if isinstance(padding, str) else padding
+        borders: int | Ints | None
+        if isinstance(padding, str):
+            borders = _paddings(padding, weight, as_pair(dilation))
+        else:
+            borders = padding
         if borders is not None:
-            pairs = as_pair(stride), as_pair(borders), (0, 0), spacing
-            if are_pairs(pairs):
+            pairs = as_pairs(stride, borders, 0, dilation)
+            if pairs is not None:
                 return _convolution.run((input, weight, bias), (*pairs, groups, False, accuracy))
     return F.conv2d(input, weight, bias, stride, padding, dilation, groups)
 
@@ -68,8 +71,8 @@ def conv_transpose2d(
 ) -> Tensor:
     """`torch.nn.functional.conv_transpose2d`, in the manner of `conv2d`."""
     if _is_for_us(input, weight, bias):
-        pairs = as_pair(stride), as_pair(padding), as_pair(output_padding), as_pair(dilation)
-        if are_pairs(pairs):
+        pairs = as_pairs(stride, padding, output_padding, dilation)
+        if pairs is not None:
             return _convolution.run((input, weight, bias), (*pairs, groups, True, accuracy))
     words = stride, padding, output_padding, groups, dilation
     return F.conv_transpose2d(input, weight, bias, *words)

@@ -13,7 +13,7 @@ from torch import Tensor
 import nnpack
 from nnpack.errors import NnpackError
 from nnpack.functional.prepared import prepare_max_pool, prepare_max_pool_gradient
-from nnpack.integrations.torch.arguments import Ints, are_pairs, as_hashable, as_pair
+from nnpack.integrations.torch.arguments import Ints, as_hashable, as_pairs
 from nnpack.integrations.torch.eligibility import (
     has_unit_columns,
     is_higher_order,
@@ -44,13 +44,12 @@ def max_pool2d(
 
     The indices of maxima are found where they are asked for, or a gradient is.
     """
-    call: Any = ()
+    call: Any = None
     if is_usable() and is_plain(input) and has_unit_columns(input):
-        window = as_pair(kernel_size)
         # PyTorch takes () for None too
-        step = window if stride is None or stride in ((), []) else as_pair(stride)
-        call = window, step, as_pair(padding), as_pair(dilation)
-    if not (call and are_pairs(call)):
+        step = kernel_size if stride is None or stride in ((), []) else stride
+        call = as_pairs(kernel_size, step, padding, dilation)
+    if call is None:
         words: Any = (stride, padding, dilation, ceil_mode, return_indices)
         return F.max_pool2d(input, kernel_size, *words)
     call = *call, ceil_mode
