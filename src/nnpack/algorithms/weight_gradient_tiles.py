@@ -34,7 +34,7 @@ SUMS_SHARE = 4
 INVERSE_CYCLES = (5.0, 16.0)
 # Cycles more for a vector of V where columns of phases are loaded: each phase in blocks of its own,
 # several in a block, one by one. Fitted to ten layers on Zen 4.
-SEPARATED_CYCLES, MIXED_CYCLES, GATHERED_CYCLES = 14.0, 26.0, 50.0
+SEPARATED_CYCLES, MIXED_CYCLES, GATHERED_CYCLES = 14.0, 16.0, 50.0
 # Each group has stages of its own; those with few channels waste most of their lanes anyway.
 MAX_GROUPS = 16
 
