@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,12 +12,15 @@ from nnpack.algorithms.cost import skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
 from nnpack.algorithms.polyphase import Polyphase
 from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
-from nnpack.codegen.target import host_target
+from nnpack.codegen.target import Target, host_target
 from nnpack.kernels.gemm import GemmTile
-from nnpack.problem import Problem
+from nnpack.planner import make_plan
+from nnpack.problem import Problem, TransposedProblem
 from tests import oracle
 from tests.algorithms.edges import Case, assert_right, assert_right_when_guarded
 from tests.guard import Side
+from tests.native import TARGETS, name_of
+from tests.plans import Operands, all_survive, integers, runner
 
 ALGORITHMS = ("direct", "implicit_gemm")
 
@@ -192,3 +197,23 @@ def test_rectangles_leave_out_all_padding() -> None:
 def test_rectangles_smaller_than_tiles_are_not_made() -> None:
     problem = Problem.conv2d((1, 300, 7, 7), (114, 300, 5, 5), padding=2, stride=3)
     assert rectangle_share(problem, _tile(problem), host_target()) > 1
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=name_of)
+def test_rows_longer_than_a_register_stay_inside_their_buffer(target: Target) -> None:
+    """Phases of 7 columns in tiles of 6 and the rest; what lies behind a buffer is in use here."""
+    rng = np.random.default_rng(9)
+    x, weight = integers(rng, (4, 4, 9, 9)), integers(rng, (4, 67, 3, 5))
+    words: dict[str, Any] = {"padding": (0, 1, 1, 2), "dilation": 2}
+    scale, bias, residual = (integers(rng, shape) for shape in ((67,), (67,), (4, 67, 12, 14)))
+    terms: dict[str, Any] = {"scale": scale, "bias": bias, "residual": residual}
+    shapes: dict[str, Any] = {f"{name}_shape": array.shape for name, array in terms.items()}
+    problem = TransposedProblem.conv_transpose2d(x.shape, weight.shape, **words, **shapes)
+    run = runner(make_plan(problem, "winograd_6", target, 1), problem, target)
+    expected = oracle.conv_transpose2d(x, weight, **words, **terms)
+
+    def check() -> None:
+        y = run(Operands(x, weight, bias, scale, residual), "after")
+        assert oracle.max_error(y, expected) < 1e-4
+
+    assert all_survive([check])

@@ -123,11 +123,13 @@ class OutputTransform:
             for lane, q, value in self._emit_row(buffer, i, channels, residuals):
                 with asm.when(asm.compare(">", channels.count, lane)):
                     target = place.row(i) + asm.load_index(channels.offsets, lane)
+                    width = value.ir.type.count
                     count = asm.minimum(columns, self.columns) - q
                     if self.shape.scattered:
+                        count = asm.minimum(count, width)
                         self._emit_scatter(args, channels, lane, value, target, q, count)
                     else:
-                        mask = asm.lanes_below(count, value.ir.type.count)
+                        mask = asm.lanes_below(count, width)
                         channel = channels.first + lane
                         channels.epilogue.store(value, target, q, mask=mask, channel=channel)
 
