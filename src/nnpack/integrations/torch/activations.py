@@ -21,18 +21,20 @@ from nnpack.integrations.torch.eligibility import (
 )
 from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import quick_apply
-from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
+from nnpack.integrations.torch.threads import WORK_PER_FLOAT, num_threads, take_threads
 
 __all__ = ["activate", "clip", "elu", "gelu", "hard_swish", "leaky_relu", "relu", "silu"]
 
 _LEAST_RECORDED = 1 << 18
+_LEAST_PARALLEL = 1 << 15
 _LEAST = 1 << 23
 """Numbers from which a call of ours is the faster one, with and without a gradient recorded.
 
 What is gained is not arithmetic: results lie in recycled pages, where PyTorch asks the system for
 fresh ones, which takes longer than to compute them. In training that makes up for the time to
 begin, 10 us a call and 70 with its gradient, from 1 MiB on. In inference the C library keeps what
-it was given back, up to 32 MiB.
+it was given back, up to 32 MiB. On several threads it is ours, if recorded, as soon as PyTorch
+would use several, whose spinning costs the layer that follows more (see `threads`).
 """
 
 
@@ -121,7 +123,7 @@ def activate(
     PyTorch compiles activations into its own loops, which is better than any call. ``inplace``
     asks for x itself; views are PyTorch's then, whose bases would have to learn of it.
     """
-    if torch.compiler.is_compiling() or not is_plain(x) or x.numel() < _LEAST_RECORDED:
+    if torch.compiler.is_compiling() or not is_plain(x) or x.numel() < _least_recorded():
         return None
     records = records_gradients(x)
     if not (
@@ -140,6 +142,10 @@ def activate(
     except NnpackError:  # what we refuse, PyTorch may allow, or else reports
         pass
     return None
+
+
+def _least_recorded() -> int:
+    return _LEAST_RECORDED if num_threads() == 1 else min(_LEAST_RECORDED, _LEAST_PARALLEL)
 
 
 def _compute(x: Tensor, function: Function, inplace: bool) -> Tensor:
