@@ -122,13 +122,18 @@ def _torch(layer: Layer, direction: str, tensors: list[Any], kernel: Any) -> Run
     return lambda: torch.ops.aten.convolution_backward(*tensors, kernel, None, *arguments)
 
 
-def measure(runs: dict[str, Run], rounds: int) -> dict[str, float]:
-    """The median seconds of each contestant, one run of each a round."""
+# OpenMP's threads spin for some milliseconds after a run, on the cores of whoever comes next.
+REST = 0.02
+
+
+def measure(runs: dict[str, Run], rounds: int, rest: float = 0.0) -> dict[str, float]:
+    """The median seconds of each contestant, one run of each a round, each after a ``rest``."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
     for _ in range(rounds):
         for name, run in runs.items():
+            time.sleep(rest)
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
@@ -155,9 +160,8 @@ def main() -> None:
         for layer in LAYERS:
             if options.only not in f"{layer.kind} {layer}":
                 continue
-            times = measure(
-                contestants(layer, direction, options.batch, options.threads), options.rounds
-            )
+            runs = contestants(layer, direction, options.batch, options.threads)
+            times = measure(runs, options.rounds, REST if options.threads > 1 else 0.0)
             peer = min(times["contiguous"], times["channels_last"])
             ratios.setdefault((direction, layer.kind), []).append(peer / times["nnpack"])
             cells = "  ".join(f"{name} {1e3 * value:8.2f}" for name, value in times.items())
