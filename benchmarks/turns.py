@@ -10,9 +10,9 @@ Run = Callable[[], object]
 LEAST_SECONDS = 2e-3
 """What a turn takes at least; half as much before it does not count, and fills caches again."""
 
-PAUSE_SECONDS = 0.03
-"""Threads of other libraries spin for milliseconds after a call, and would take half a core from
-whoever comes next: on several threads a turn begins with a rest, for all to fall asleep."""
+PAUSE_SECONDS = 0.08
+"""Threads of other libraries spin after a call, PyTorch's for 10 ms and ONNX Runtime's for 50, and
+would take half a core from whoever comes next: on several threads a turn begins with a rest."""
 
 
 def least_times(runs: Mapping[str, Run], rounds: int, threads: int) -> dict[str, float]:
