@@ -20,9 +20,9 @@ from nnpack.cli.bench.contestant import describe
 MIN_ROUNDS = 3
 MIN_CALLS, MAX_CALLS = 2, 50  # timed calls a turn
 TURN_SECONDS = 0.02
-# Workers of other libraries spin after a call (OpenMP up to 20 ms in ncnn, ONNX Runtime's 50 ms) and
-# would steal a core from whoever runs next, so a turn on several threads begins with a rest for them
-# to fall asleep.
+# Workers of other libraries spin after a call (OpenMP up to 20 ms in ncnn, ONNX Runtime's 50 ms)
+# and would steal a core from whoever runs next, so a turn on several threads begins with a rest for
+# them to fall asleep.
 PAUSE_SECONDS = 0.06
 
 # Rounds until medians stand, where a precision is asked for: at least so many; and who is slower
