@@ -102,6 +102,16 @@ def _check_guarded(target: Any, side: Side, shape: tuple[int, ...], logarithm: b
     np.testing.assert_allclose(grad, expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_errors_do_not_grow_with_the_length(axis: int) -> None:
+    """Of terms that are all alike the roundings of one long chain would all go the same way."""
+    x = np.full((60_000, 3) if axis == 0 else (3, 60_000), -0.3, np.float32)
+    x.swapaxes(0, axis)[0] = 0
+    shares = exact(x, axis)
+    np.testing.assert_allclose(nnpack.softmax(x, axis), shares, rtol=3e-5)
+    np.testing.assert_allclose(nnpack.log_softmax(x, axis), np.log(shares), rtol=3e-6)
+
+
 def test_in_place_into_out_and_from_views() -> None:
     x = np.random.default_rng(1).standard_normal((6, 8, 10), dtype=np.float32)
     expected = nnpack.softmax(x, 1)

@@ -21,6 +21,8 @@ Element = Callable[["Value", "Mask"], "Value"]
 """What is to be summed of the numbers at an offset, under a mask."""
 
 _UNROLL = 4
+# Rows that are added one after the other.
+_CHAIN = 256
 _FIELDS = dict.fromkeys(("length", "inner", "count", "block"), "index")
 
 
@@ -190,10 +192,13 @@ class _Columns(_Axis):
             body(self.start + row * self.inner, self.mask)
 
     def sum(self, element: Element) -> Value:
-        """The sum of all elements of each column."""
-        total = {0: self.asm.zeros()}
-        with self.asm.loop(self.length, carry=total) as row:
-            total[0] = total[0] + element(self.start + row * self.inner, self.mask)
+        """The sum of all elements of each column: of chains, or its error would grow with them."""
+        asm, total = self.asm, {0: self.asm.zeros()}
+        with asm.loop(self.length, step=_CHAIN, carry=total) as first:
+            chain = {0: asm.zeros()}
+            with asm.loop(asm.minimum(self.length - first, _CHAIN), carry=chain) as n:
+                chain[0] = chain[0] + element(self.start + (first + n) * self.inner, self.mask)
+            total[0] = total[0] + chain[0]
         return total[0]
 
     def maximum(self, x: Value) -> Value:
