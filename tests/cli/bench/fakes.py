@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,23 +23,29 @@ LAYERS = (SMALL, STRIDED, DEPTHWISE)
 
 
 class FakeTime:
-    """Seconds that pass only when told: in ``sleep`` and ``work``."""
+    """Seconds that pass only when told: in ``sleep`` and ``work``.
 
-    def __init__(self) -> None:
+    For ``spin`` seconds after its work a thread computes that nobody waits for.
+    """
+
+    def __init__(self, spin: float = 0.0) -> None:
         self.seconds = 0.0
         self.naps: list[float] = []
+        self.spin, self.spun, self.worked = spin, 0.0, -math.inf
 
     @property
     def clock(self) -> Clock:
-        return Clock(lambda: self.seconds, self.sleep)
+        return Clock(lambda: self.seconds, self.sleep, lambda: self.spun)
 
     def sleep(self, seconds: float) -> None:
         self.naps.append(seconds)
+        self.spun += max(0.0, min(seconds, self.worked + self.spin - self.seconds))
         self.seconds += seconds
 
     def work(self, seconds: float) -> Callable[[], None]:
         def run() -> None:
             self.seconds += seconds
+            self.worked = self.seconds
 
         return run
 

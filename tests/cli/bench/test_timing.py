@@ -12,6 +12,7 @@ from nnpack.cli.bench.timing import (
     MIN_CALLS,
     MIN_PRECISE_ROUNDS,
     MIN_ROUNDS,
+    REST_SECONDS,
     Schedule,
     run_rounds,
     turn,
@@ -115,10 +116,11 @@ def test_the_hopeless_are_measured_a_little_and_the_first_of_the_rivals_always()
 
 
 def test_turns_on_several_threads_begin_with_a_rest() -> None:
-    time = FakeTime()
-    runs = {"a": time.work(0.01), "b": time.work(0.01)}
-    run_rounds(runs, Schedule(rounds=2, pause=0.04), clock=time.clock)
-    assert time.naps == [0.04] * 4
+    """As long as threads of the turn before still spin, and no longer than the pause."""
+    for spin, naps in ((0.0, 2), (0.012, 5), (9.0, 9)):
+        time = FakeTime(spin)
+        run_rounds({"a": time.work(0.01)}, Schedule(rounds=2, pause=0.039), clock=time.clock)
+        assert time.naps == [REST_SECONDS] * naps
 
 
 def test_one_that_breaks_down_is_left_out_and_the_others_go_on() -> None:

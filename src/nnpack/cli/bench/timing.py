@@ -20,10 +20,11 @@ from nnpack.cli.bench.contestant import describe
 MIN_ROUNDS = 3
 MIN_CALLS, MAX_CALLS = 2, 50  # timed calls a turn
 TURN_SECONDS = 0.02
-# Workers of other libraries spin after a call (OpenMP up to 20 ms in ncnn, ONNX Runtime's 50 ms)
-# and would steal a core from whoever runs next, so a turn on several threads begins with a rest for
-# them to fall asleep.
-PAUSE_SECONDS = 0.06
+# Workers of other libraries spin after a call (OpenMP up to 20 ms in ncnn, ONNX Runtime's 50 ms,
+# some for longer) and would steal a core from whoever runs next: a turn on several threads begins
+# with a rest until all threads of the process are idle for such a step, no longer than a pause.
+PAUSE_SECONDS = 0.5
+REST_SECONDS, IDLE_SHARE = 0.005, 0.1
 
 # Rounds until medians stand, where a precision is asked for: at least so many; and who is slower
 # than the fastest rival by this factor after the first MIN_ROUNDS has no more turns.
@@ -70,6 +71,16 @@ class Clock:
 
     now: Callable[[], float] = time.perf_counter
     sleep: Callable[[float], None] = time.sleep
+    computed: Callable[[], float] = time.process_time
+
+    def rest(self, longest: float) -> None:
+        """Sleep until no thread of this process computes, ``longest`` seconds at most."""
+        end = self.now() + longest
+        while self.now() < end:
+            before = self.computed()
+            self.sleep(REST_SECONDS)
+            if self.computed() - before < IDLE_SHARE * REST_SECONDS:
+                return
 
 
 @dataclass(slots=True)
@@ -127,7 +138,7 @@ def _take_turn(
     name: str, run: Callable[[], object], schedule: Schedule, clock: Clock, timings: Timings
 ) -> None:
     if schedule.pause:
-        clock.sleep(schedule.pause)
+        clock.rest(schedule.pause)
     try:
         timings.samples[name].append(turn(run, clock))
     except Exception as error:  # another library may raise anything
