@@ -80,7 +80,7 @@ def _contestants(
         host_target(),
         space,
         Slot("y"),
-        CombineMoments(terms=False),
+        CombineMoments(),
         {},
     )
     program = Program(stages, host_target(), options.threads, space.nbytes)
