@@ -128,6 +128,23 @@ def weight_arguments(problem: Problem) -> dict[str, Argument]:
     }
 
 
+def image_arguments(problem: Problem) -> dict[str, Argument]:
+    """The words of x, and of the extents and the padding of images."""
+    n, c, h = problem.x_strides
+    return {
+        "x": Slot("x"),
+        "x_n": n,
+        "x_c": c,
+        "x_h": h,
+        "height": problem.height,
+        "width": problem.width,
+        "out_height": problem.out_height,
+        "out_width": problem.out_width,
+        "pad_top": problem.padding[0],
+        "pad_left": problem.padding[2],
+    }
+
+
 def store_arguments(problem: Problem) -> dict[str, Argument]:
     """The words of the output and of the epilogue."""
     n, c, h, w = problem.y_strides

@@ -8,6 +8,7 @@ from nnpack.algorithms.base import (
     FLOAT_BYTES,
     Estimate,
     ceil_div,
+    image_arguments,
     is_dense,
     round_up,
     store_arguments,
@@ -196,21 +197,11 @@ def _evaluate(columns: Columns, problem: Problem, target: Target, mr: int) -> _C
 
 
 def _arguments(problem: Problem) -> dict[str, Argument]:
-    n, c, h = problem.x_strides
     return {
+        **image_arguments(problem),
         **weight_arguments(problem),
         "weight": Slot("packed"),
-        "x": Slot("x"),
-        "x_n": n,
-        "x_c": c,
-        "x_h": h,
         "groups": problem.groups,
-        "height": problem.height,
-        "width": problem.width,
-        "out_height": problem.out_height,
-        "out_width": problem.out_width,
-        "pad_top": problem.padding[0],
-        "pad_left": problem.padding[2],
         **store_arguments(problem),
     }
 

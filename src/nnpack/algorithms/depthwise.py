@@ -9,6 +9,7 @@ from nnpack.algorithms.base import (
     Estimate,
     ceil_div,
     direct_error,
+    image_arguments,
     is_dense,
     round_up,
     store_arguments,
@@ -355,25 +356,15 @@ def _inner_columns(problem: Problem, choice: _Choice) -> dict[str, Argument]:
 
 
 def _arguments(problem: Problem) -> dict[str, Argument]:
-    n, c, h = problem.x_strides
     return {
+        **image_arguments(problem),
         **store_arguments(problem),
         "weight": Slot("packed"),
-        "x": Slot("x"),
-        "x_n": n,
-        "x_c": c,
-        "x_h": h,
         "channels": problem.in_channels,
         "multiplier": problem.group_out_channels,
-        "height": problem.height,
-        "width": problem.width,
-        "out_height": problem.out_height,
-        "out_width": problem.out_width,
         "stride_h": problem.stride[0],
         "dilation_h": problem.dilation[0],
         "dilation_w": problem.dilation[1],
-        "pad_top": problem.padding[0],
-        "pad_left": problem.padding[2],
     }
 
 

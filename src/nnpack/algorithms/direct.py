@@ -18,6 +18,7 @@ from nnpack.algorithms.base import (
     Estimate,
     ceil_div,
     direct_error,
+    image_arguments,
     is_dense,
     round_up,
     store_arguments,
@@ -250,24 +251,14 @@ def _chunk_panels(blocks: int, panels: int, threads: int) -> int:
 
 
 def _arguments(problem: Problem) -> dict[str, Argument]:
-    n, c, h = problem.x_strides
     return {
+        **image_arguments(problem),
         **weight_arguments(problem),
         "weight": Slot("packed"),
-        "x": Slot("x"),
-        "x_n": n,
-        "x_c": c,
-        "x_h": h,
         "groups": problem.groups,
-        "height": problem.height,
-        "width": problem.width,
-        "out_height": problem.out_height,
-        "out_width": problem.out_width,
         "stride_h": problem.stride[0],
         "stride_w": problem.stride[1],
         "dilation_h": problem.dilation[0],
         "dilation_w": problem.dilation[1],
-        "pad_top": problem.padding[0],
-        "pad_left": problem.padding[2],
         **store_arguments(problem),
     }

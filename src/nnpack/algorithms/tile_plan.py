@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
     ceil_div,
+    image_arguments,
     round_up,
     store_arguments,
 )
@@ -361,13 +362,9 @@ def tile_stages(
 
 
 def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
-    n, c, h = problem.x_strides
     grid = blocking.grid
     return {
-        "x": Slot("x"),
-        "x_n": n,
-        "x_c": c,
-        "x_h": h,
+        **image_arguments(problem),
         **transformed_weight(blocking.storage, "weight"),
         "groups": problem.groups,
         "channels": problem.group_in_channels,
@@ -377,17 +374,11 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "group_out_channels": problem.group_out_channels,
         "panels": blocking.panels,
         "chunk_panels": blocking.chunk_panels,
-        "height": problem.height,
-        "width": problem.width,
-        "out_height": problem.out_height,
-        "out_width": problem.out_width,
         "tiles_h": grid.tiles_h,
         "tiles_w": grid.tiles_w,
         "tiles": grid.tiles,
         "block_tiles": blocking.block_rows,
         "stage_tiles": blocking.block_tiles,
-        "pad_top": problem.padding[0],
-        "pad_left": problem.padding[2],
         "v_f": blocking.v_f,
         "m_f": blocking.m_f,
         "v_block": blocking.v_floats,
