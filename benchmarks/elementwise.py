@@ -67,6 +67,8 @@ def _contestants(name: str, shape: Shape, threads: int) -> dict[str, Run]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(shape, dtype=np.float32)
     tensor = torch.from_numpy(x)
+    operator: tuple[str, dict[str, Any]] | None
+    inputs: dict[str, Any] = {"x": x}
     if name == "add":
         other = rng.standard_normal(shape, dtype=np.float32)
         second = torch.from_numpy(other)
@@ -74,13 +76,13 @@ def _contestants(name: str, shape: Shape, threads: int) -> dict[str, Run]:
             "ours": lambda: nnpack.add(x, other, threads=threads),
             "torch": lambda: torch.add(tensor, second),
         }
-        operator, inputs = ("Add", dict[str, Any]()), {"x": x, "other": other}
+        operator = "Add", {}
+        inputs["other"] = other
     elif name == "batch_norm, training":
         ours_terms = [np.ones(shape[1], np.float32) for _ in range(4)]
         gamma, beta, mean, variance = (torch.from_numpy(term.copy()) for term in ours_terms)
-        words = {"training": True, "threads": threads}
         return {
-            "ours": lambda: nnpack.batch_norm(x, *ours_terms, **words),
+            "ours": lambda: nnpack.batch_norm(x, *ours_terms, training=True, threads=threads),
             "torch": lambda: F.batch_norm(tensor, mean, variance, gamma, beta, training=True),
         }
     elif name == "batch_norm":
@@ -91,12 +93,12 @@ def _contestants(name: str, shape: Shape, threads: int) -> dict[str, Run]:
             "torch": lambda: F.batch_norm(tensor, mean, variance, gamma, beta),
         }
         operator = "BatchNormalization", {}
-        inputs = {"x": x, **dict(zip(("gamma", "beta", "mean", "variance"), terms, strict=True))}
+        inputs |= dict(zip(("gamma", "beta", "mean", "variance"), terms, strict=True))
     else:
         ours, theirs, operator = FUNCTIONS[name]
         runs = {"ours": lambda: ours(x, threads=threads), "torch": lambda: theirs(tensor)}
-        limits = {"low": np.float32(0.0), "high": np.float32(6.0)} if name == "clip" else {}
-        inputs = {"x": x, **limits}
+        if name == "clip":
+            inputs |= {"low": np.float32(0.0), "high": np.float32(6.0)}
     peer = _onnxruntime(operator, inputs, threads) if operator else None
     return runs if peer is None else {**runs, "onnxruntime": peer}
 

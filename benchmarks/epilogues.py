@@ -14,10 +14,12 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 import nnpack
+from nnpack.epilogue import Activation
 
 Run = Callable[[], object]
 
@@ -34,7 +36,7 @@ LAYERS = {
     "depthwise 3x3 128 @56": (128, 128, 56, 3, 1, 128),
 }
 
-ACTIVATIONS: dict[str, tuple[nnpack.Activation, Callable[..., object]]] = {
+ACTIVATIONS: dict[str, tuple[Activation, Callable[..., object]]] = {
     "bias, ReLU": (nnpack.Relu(), nnpack.relu),
     "Elu": (nnpack.Elu(), nnpack.elu),
     "Sigmoid": (nnpack.Sigmoid(), nnpack.sigmoid),
@@ -56,16 +58,20 @@ class Contest:
         self.weight = rng.standard_normal((k, c // groups, kernel, kernel), dtype=np.float32)
         self.weight /= np.float32(math.sqrt(c // groups) * kernel)
         self.bias = rng.standard_normal(k, dtype=np.float32)
-        self.words = {"padding": kernel // 2, "stride": stride, "groups": groups}
-        self.words["threads"] = options.threads
-        self.threads = options.threads
+        self.kernel, self.stride, self.threads = kernel, stride, int(options.threads)
+        self.words: dict[str, Any] = {
+            "padding": kernel // 2,
+            "stride": stride,
+            "groups": groups,
+            "threads": self.threads,
+        }
         bare = nnpack.Conv2d(self.weight, **self.words)
         self.y = bare(self.x)
         self.explained = bare.explain(self.x.shape)
         self.bare: Run = lambda: bare(self.x, out=self.y)
         self.residual = rng.standard_normal(self.y.shape, dtype=np.float32)
 
-    def fused(self, activation: nnpack.Activation) -> Run:
+    def fused(self, activation: Activation) -> Run:
         """The layer with bias and activation."""
         layer = nnpack.Conv2d(self.weight, self.bias, activation=activation, **self.words)
         return lambda: layer(self.x, out=self.y)
@@ -85,17 +91,14 @@ class Contest:
 
     def multiply_adds(self) -> float:
         """Those executed for one output, tiles taken for whole."""
-        channels, (kernel, stride) = (
-            self.weight.shape[1],
-            (self.weight.shape[2], self.words["stride"]),
-        )
+        channels, kernel, stride = self.weight.shape[1], self.kernel, self.stride
         name, _, number = self.explained.chosen.partition("_")
         if name == "winograd":
             m, taps = int(number), -(-kernel // stride)
-            return channels * ((m + taps - 1) / m * stride) ** 2
+            return float(channels * ((m + taps - 1) / m * stride) ** 2)
         if name == "fourier":
             # Half the frequencies of a real tile, a complex product being three real ones.
-            return channels * 1.5 * (int(number) / (int(number) - kernel + 1)) ** 2
+            return float(channels * 1.5 * (int(number) / (int(number) - kernel + 1)) ** 2)
         return float(channels * kernel**2)
 
 

@@ -16,11 +16,13 @@ import numpy as np
 
 import nnpack
 
+Run = Callable[[], object]
+
 # Channels in and out, and the extent of the image.
 LAYERS = ((64, 64, 224), (128, 128, 112), (256, 256, 56), (512, 512, 28), (512, 512, 14))
 
 
-def _contestants(c: int, k: int, size: int, options: argparse.Namespace) -> dict[str, object]:
+def _contestants(c: int, k: int, size: int, options: argparse.Namespace) -> dict[str, Run]:
     rng = np.random.default_rng(0)
     x = rng.standard_normal((1, c, size, size), dtype=np.float32)
     weight = rng.standard_normal((k, c, 3, 3), dtype=np.float32) / np.float32(3 * c**0.5)
@@ -48,7 +50,7 @@ def _contestants(c: int, k: int, size: int, options: argparse.Namespace) -> dict
     }
 
 
-def _measure(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def _measure(runs: dict[str, Run], rounds: int) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 2):
         for name, run in runs.items():

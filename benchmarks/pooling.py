@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
-from turns import least_times
+from turns import Run, least_times
 
 import nnpack
 
@@ -39,7 +38,7 @@ CASES = {
 }
 
 
-def _ours(case: tuple[Any, ...], x: np.ndarray, threads: int) -> Callable[[], object]:
+def _ours(case: tuple[Any, ...], x: np.ndarray, threads: int) -> Run:
     *_, k, s, p, kind = case
     out: np.ndarray
     if k == 0:
@@ -50,20 +49,21 @@ def _ours(case: tuple[Any, ...], x: np.ndarray, threads: int) -> Callable[[], ob
     return lambda: pool(x, k, s, p, threads=threads, out=out)
 
 
-def _torch(case: tuple[Any, ...], x: np.ndarray) -> dict[str, Callable[[], object]]:
+def _torch(case: tuple[Any, ...], x: np.ndarray) -> dict[str, Run]:
     *_, k, s, p, kind = case
-    plain = torch.from_numpy(x)
-    pools = {}
-    for name, t in (("torch", plain), ("torch nhwc", plain.to(memory_format=torch.channels_last))):
+    pool = F.max_pool2d if kind == "max" else F.avg_pool2d
+
+    def pooled(tensor: Any) -> Run:
         if k == 0:
-            pools[name] = lambda t=t: F.adaptive_avg_pool2d(t, 1)
-        else:
-            pool = F.max_pool2d if kind == "max" else F.avg_pool2d
-            pools[name] = lambda t=t, pool=pool: pool(t, k, s, p)
-    return pools
+            return lambda: F.adaptive_avg_pool2d(tensor, 1)
+        return lambda: pool(tensor, k, s, p)
+
+    plain = torch.from_numpy(x)
+    last = plain.to(memory_format=torch.channels_last)
+    return {"torch": pooled(plain), "torch nhwc": pooled(last)}
 
 
-def _onnxruntime(case: tuple[Any, ...], x: np.ndarray, threads: int) -> Callable[[], object] | None:
+def _onnxruntime(case: tuple[Any, ...], x: np.ndarray, threads: int) -> Run | None:
     try:
         import onnxruntime as ort
         from onnx import TensorProto, helper

@@ -19,7 +19,6 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from sklearn.datasets import load_digits
 from torch import nn
 
 import nnpack
@@ -93,6 +92,8 @@ class Run:
 
 def load() -> tuple[Any, Any]:
     """The digits as (N, 1, SIZE, SIZE) from 0 to 1 in random order, and their labels."""
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     images = torch.from_numpy(digits.images).float().unsqueeze(1) / 16
     order = torch.randperm(len(images))
