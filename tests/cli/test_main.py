@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,21 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     command = f"{sys.executable} -m nnpack info | true"
     done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert done.stderr == b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["info", "--version", "tune --help"])
+def test_output_that_cannot_be_written_is_one_line(command: str) -> None:
+    words = f"{sys.executable} -m nnpack {command} >/dev/full"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, check=False)
+    assert done.returncode == cli.OUTPUT_ERROR
+    assert done.stderr == "nnpack: cannot write the output: No space left on device\n"
+
+
+def test_complaints_that_cannot_be_written_leave_the_status() -> None:
+    words = f"{sys.executable} -m nnpack banch 2>&-"
+    done = subprocess.run(["sh", "-c", words], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 def test_no_standard_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from nnpack.errors import NnpackError
 
+OUTPUT_ERROR = 1
 USAGE_ERROR = 2
 BROKEN_PIPE = 128 + 13  # what a shell says of a process that SIGPIPE ended
 
@@ -47,8 +48,27 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``nnpack`` with ``arguments`` (``sys.argv`` by default); return the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    """Run ``nnpack`` with ``arguments`` (``sys.argv`` by default); return the exit status.
+
+    Where the output cannot be written one line on stderr says so; where nobody reads it any more,
+    nothing does.
+    """
+    try:
+        status = _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout is not None:  # None where the shell closed it
+            sys.stdout.flush()
+        return status
+    except OSError as error:
+        # Files of ours are named by their errors; what has no name is where output goes.
+        if error.filename is not None:
+            raise
+        _abandon_output()
+        if isinstance(error, BrokenPipeError):  # whoever read the output has seen enough
+            return BROKEN_PIPE
+        return _complain(f"cannot write the output: {error.strerror}", OUTPUT_ERROR)
+
+
+def _dispatch(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(usage())
         return 0
@@ -62,6 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(words[0], words[1:])
 
 
+def _abandon_output() -> None:
+    """Nothing that is still in buffers shall be written when Python ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 def usage() -> str:
     """The text of ``nnpack --help``."""
     lines = [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
@@ -73,10 +105,7 @@ def _run(name: str, words: list[str]) -> int:
     command = COMMANDS[name]
     try:
         run = _run_plain if command.extra is None else _run_typer
-        status = run(name, words)
-        if sys.stdout is not None:  # None where the shell closed it
-            sys.stdout.flush()
-        return status
+        return run(name, words)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if command.extra is None or not package or package == "nnpack":
@@ -87,9 +116,6 @@ def _run(name: str, words: list[str]) -> int:
         )
     except NnpackError as error:
         return _complain(str(error))
-    except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
 
 
 def _load(command: Command) -> Any:
@@ -120,6 +146,7 @@ def _run_typer(name: str, words: list[str]) -> int:
     return 0
 
 
-def _complain(message: str) -> int:
-    print(f"nnpack: {message}", file=sys.stderr)
-    return USAGE_ERROR
+def _complain(message: str, status: int = USAGE_ERROR) -> int:
+    if sys.stderr is not None:
+        print(f"nnpack: {message}", file=sys.stderr)
+    return status
