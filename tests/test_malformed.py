@@ -71,3 +71,54 @@ def test_a_gradient_is_not_written_over_its_labels() -> None:
     labels = memory.view(np.int32)[:2]
     with pytest.raises(NnpackError, match="overlaps labels"):
         nn.cross_entropy_gradient(ones(2, 3), labels, out=memory.reshape(2, 3))
+
+
+VECTOR = ones(4)
+IMAGE, KERNEL = ones(1, 4, 4, 4), ones(4, 4, 1, 1)
+
+# Calls with one argument and the result free, and the shape of that argument.
+READING: dict[str, tuple[tuple[int, ...], Callable[[Any, Any], object]]] = {
+    "prelu slope": ((4,), lambda a, y: nn.prelu(IMAGE, a, out=y)),
+    "batch_norm gamma": (
+        (4,),
+        lambda a, y: nn.batch_norm(IMAGE, a, VECTOR, VECTOR, VECTOR, out=y),
+    ),
+    "batch_norm_training beta": (
+        (4,),
+        lambda a, y: nn.batch_norm(IMAGE, None, a, training=True, out=y),
+    ),
+    "batch_norm_gradient mean": (
+        (4,),
+        lambda a, y: nn.batch_norm_gradient(IMAGE, IMAGE, VECTOR, a, VECTOR, out=y),
+    ),
+    "conv2d x": ((1, 4, 4, 4), lambda a, y: nn.conv2d(a, KERNEL, out=y)),
+    "conv2d weight": ((4, 4, 1, 1), lambda a, y: nn.conv2d(IMAGE, a, out=y)),
+    "conv2d scale": ((4,), lambda a, y: nn.conv2d(IMAGE, KERNEL, scale=a, out=y)),
+    "Conv2d x": ((1, 4, 4, 4), lambda a, y: nn.Conv2d(KERNEL)(a, out=y)),
+    "Network x": ((1, 4, 4, 4), lambda a, y: nn.Network([nn.Conv2d(KERNEL)])(a, out=y)),
+    "conv2d_input_gradient weight": (
+        (4, 4, 1, 1),
+        lambda a, y: nn.conv2d_input_gradient(IMAGE, a, IMAGE.shape, out=y),
+    ),
+    "max_pool2d x": ((1, 4, 8, 8), lambda a, y: nn.max_pool2d(a, 2, out=y)),
+    "linear x": ((16, 3), lambda a, y: nn.linear(a, ones(4, 3), out=y.reshape(16, 4))),
+    "linear bias": ((4,), lambda a, y: nn.linear(ones(16, 3), ones(4, 3), a, out=y.reshape(16, 4))),
+    "linear_bias_gradient grad_output": (
+        (3, 64),
+        lambda a, y: nn.linear_bias_gradient(a, out=y.reshape(64)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", READING)
+@pytest.mark.parametrize("step", [1, 2])
+def test_nothing_that_is_read_is_written_over_however_it_lies(name: str, step: int) -> None:
+    """Neither an array that is read where it stands, nor one that is copied first."""
+    shape, call = READING[name]
+    count = int(np.prod(shape))
+    memory = ones(64 + step * count)
+    strides = [step * stride for stride in ones(*shape).strides]
+    argument = np.lib.stride_tricks.as_strided(memory[60:], shape, strides)
+    with pytest.raises(NnpackError, match=f"out overlaps {name.split()[1]}"):
+        call(argument, memory[:64].reshape(1, 4, 4, 4))
+    np.testing.assert_array_equal(memory, 1)

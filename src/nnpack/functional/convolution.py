@@ -14,7 +14,6 @@ from nnpack.arrays import (
     WithMoments,
     as_float32,
     element_strides,
-    optional_vector,
     slice_stride,
     undefined_moments,
     with_unit_column_stride,
@@ -230,7 +229,7 @@ def conv_transpose2d(
 
 
 class _Operands:
-    """What a call reads, as arrays that programs can read: dense but for x and the residual."""
+    """What a call is given, and reads: arrays that are dense but for x and the residual."""
 
     def __init__(
         self,
@@ -242,14 +241,18 @@ class _Operands:
         activation: Activation | None,
     ) -> None:
         arrays = {
-            "x": with_unit_column_stride(as_float32("x", x, 4)),
-            "weight": np.ascontiguousarray(as_float32("weight", weight, 4)),
-            "bias": optional_vector("bias", bias),
-            "scale": optional_vector("scale", scale),
+            "x": as_float32("x", x, 4),
+            "weight": as_float32("weight", weight, 4),
+            "bias": None if bias is None else as_float32("bias", bias, 1),
+            "scale": None if scale is None else as_float32("scale", scale, 1),
             "residual": None if residual is None else as_float32("residual", residual, 4),
         }
         self.given = {name: array for name, array in arrays.items() if array is not None}
         self.read = self.given | activation_arrays(activation)
+        self.read["x"] = with_unit_column_stride(self.given["x"])
+        for name in ("weight", "bias", "scale"):
+            if name in self.read:
+                self.read[name] = np.ascontiguousarray(self.read[name])
 
 
 def _run_cold(
@@ -263,13 +266,13 @@ def _run_cold(
     """Pack the weights into the workspace and run, in one native call."""
     given = operands.given
     shapes = tuple([(f"{name}_shape", array.shape) for name, array in given.items()])
-    strides, values = element_strides(given["x"]), tuple(words.values())
+    strides, values = element_strides(operands.read["x"]), tuple(words.values())
     places = strides, slice_stride(out)
     known = statement, shapes, places, tuple(words), wisdom.generation()
     # What can be looked up is neither stated nor planned again: 10 us of the time of a call.
     words_of_call = (*known, resolve_num_threads(threads))
     problem, early, program = kept(_prepare, words_of_call, algorithm, *values)
-    y, read = placed_output(problem, operands.read, out, early)
+    y, read = placed_output(problem, given, operands.read, out, early)
     moments = undefined_moments(problem.out_channels) if problem.epilogue.statistics else {}
     if program is not None:
         run(program, {**read, **moments, "y": y})

@@ -188,13 +188,15 @@ def prelu(
     ``slope`` is (x.shape[axis],). Everything else is as in `relu`.
     """
     array = as_float32("x", x)
-    place, activation = as_axis("axis", axis, array.ndim), Prelu(slope)
+    slopes = slope if isinstance(slope, tuple) else as_float32("Prelu: slope", slope, 1)
+    place, activation = as_axis("axis", axis, array.ndim), Prelu(slopes)
     check_slopes(activation, array.shape[place])
     width = math.prod(array.shape[place + 1 :])
     epilogue = Epilogue(activation=activation)
     problem = ElementwiseProblem(array.size, epilogue, array.shape[place], width)
     count = resolve_num_threads(threads)
-    y = result(array.shape, out, {"x": array}, in_place=True)
+    inputs = {"x": array} if isinstance(slopes, tuple) else {"x": array, "slope": slopes}
+    y = result(array.shape, out, inputs, in_place="x")
     if array.size:
         read = {"x": np.ascontiguousarray(array), **activation_arrays(activation)}
         run_planned(plan_elementwise, problem, {**read, "y": y}, count)

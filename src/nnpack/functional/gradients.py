@@ -69,7 +69,7 @@ def conv2d_input_gradient(
     """
     check_algorithm(algorithm)
     grad_output = as_float32("grad_output", grad_output, 4)
-    weight = np.ascontiguousarray(as_float32("weight", weight, 4))
+    weight = as_float32("weight", weight, 4)
     forward = stated(
         Problem.conv2d,
         x_shape=input_shape,
@@ -86,7 +86,7 @@ def conv2d_input_gradient(
     result = gradient_output(forward.x_shape, out, accumulate, given)
     stated_masking, arrays, strides = masking.read_as("x")
     problem = conv2d_transpose_of(forward, strides, _epilogue(accumulate))
-    arrays |= {"weight": weight, "y": result}
+    arrays |= {"weight": np.ascontiguousarray(weight), "y": result}
     return _run(problem, stated_masking, arrays, algorithm, threads)
 
 
@@ -119,7 +119,7 @@ def conv_transpose2d_input_gradient(
     """
     check_algorithm(algorithm)
     grad_output = as_float32("grad_output", grad_output, 4)
-    weight = np.ascontiguousarray(as_float32("weight", weight, 4))
+    weight = as_float32("weight", weight, 4)
     forward = stated(
         TransposedProblem.conv_transpose2d,
         x_shape=input_shape,
@@ -137,7 +137,7 @@ def conv_transpose2d_input_gradient(
     result = gradient_output(forward.x_shape, out, accumulate, given)
     stated_masking, arrays, strides = masking.read_as("x")
     problem = conv_transpose2d_transpose_of(forward, strides, _epilogue(accumulate))
-    arrays |= {"weight": weight, "y": result}
+    arrays |= {"weight": np.ascontiguousarray(weight), "y": result}
     return _run(problem, stated_masking, arrays, algorithm, threads)
 
 

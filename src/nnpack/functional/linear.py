@@ -12,7 +12,6 @@ from nnpack.arrays import (
     Float32Array,
     WithMoments,
     as_float32,
-    optional_vector,
     undefined_moments,
 )
 from nnpack.epilogue import activation_arrays
@@ -105,24 +104,30 @@ def linear(
     Raises ProblemError (a ValueError) or DtypeError (a TypeError) for malformed arguments, before
     anything is written.
     """
-    arrays = {
-        "x": as_matrix(as_float32("x", x)),
-        "weight": as_matrix(as_float32("weight", weight, 2)),
-        "scale": optional_vector("scale", scale),
-        "bias": optional_vector("bias", bias),
+    possible = {
+        "x": as_float32("x", x),
+        "weight": as_float32("weight", weight, 2),
+        "scale": None if scale is None else as_float32("scale", scale, 1),
+        "bias": None if bias is None else as_float32("bias", bias, 1),
         "residual": None if residual is None else as_float32("residual", residual),
     }
-    given = {name: array for name, array in arrays.items() if array is not None}
+    given = {name: array for name, array in possible.items() if array is not None}
     shapes = tuple((f"{name}_shape", array.shape) for name, array in given.items())
-    strides = matrix_strides(given["x"]), matrix_strides(given["weight"])
+    read = given | activation_arrays(activation)
+    for name in ("x", "weight"):
+        read[name] = as_matrix(given[name])
+    for name in ("scale", "bias"):
+        if name in given:
+            read[name] = np.ascontiguousarray(given[name])
+    strides = matrix_strides(read["x"]), matrix_strides(read["weight"])
     places = tuple(map_shape) if isinstance(map_shape, Iterable) else map_shape
     words = activation, residual_position, pool, statistics, accuracy, places
     known = shapes, strides, resolve_num_threads(threads)
     problem, program = kept(_prepare, known, *words)
-    y, read = placed_output(problem, given | activation_arrays(activation), out)
+    y, arrays = placed_output(problem, given, read, out)
     moments = undefined_moments(problem.columns) if statistics else {}
     if program is not None:
-        run(program, {**read, **moments, "y": y})
+        run(program, {**arrays, **moments, "y": y})
     return (y, moments["mean"], moments["variance"]) if moments else y
 
 
@@ -168,11 +173,14 @@ def linear_input_gradient(
 
     Raises as `linear` does.
     """
-    gradient = as_matrix(as_float32("grad_output", grad_output))
-    matrix = as_matrix(as_float32("weight", weight, 2))
+    given = {
+        "grad_output": as_float32("grad_output", grad_output),
+        "weight": as_float32("weight", weight, 2),
+    }
+    gradient, matrix = map(as_matrix, given.values())
     words = _gradient_words(ProductProblem.input_gradient, gradient, matrix, threads)
     shape, program = kept(_prepare_gradient, words, accuracy, accumulate)
-    y = gradient_output(shape, out, accumulate, {"grad_output": gradient, "weight": matrix})
+    y = gradient_output(shape, out, accumulate, given)
     if program is not None:
         run(program, {"x": gradient, "weight": matrix, "y": y, "residual": y})
     return y
@@ -194,11 +202,11 @@ def linear_weight_gradient(
 
     Raises as `linear` does.
     """
-    matrix = as_matrix(as_float32("x", x))
-    gradient = as_matrix(as_float32("grad_output", grad_output))
+    given = {"x": as_float32("x", x), "grad_output": as_float32("grad_output", grad_output)}
+    matrix, gradient = map(as_matrix, given.values())
     words = _gradient_words(ProductProblem.weight_gradient, matrix, gradient, threads)
     shape, program = kept(_prepare_gradient, words, accuracy, accumulate)
-    y = gradient_output(shape, out, accumulate, {"x": matrix, "grad_output": gradient})
+    y = gradient_output(shape, out, accumulate, given)
     if program is not None:
         run(program, {"x": gradient, "weight": matrix, "y": y, "residual": y})
     elif not accumulate:
@@ -246,14 +254,15 @@ def linear_bias_gradient(
 
     Raises as `linear` does.
     """
-    gradient = as_matrix(as_float32("grad_output", grad_output))
+    given = as_float32("grad_output", grad_output)
+    gradient = as_matrix(given)
     strides = matrix_strides(gradient)
     if strides is not None and strides[1] != 1:
         gradient = np.ascontiguousarray(gradient)
         strides = None
     words = gradient.shape, None if strides is None else strides[0], resolve_num_threads(threads)
     columns, program = kept(_prepare_sums, words, accumulate)
-    y = gradient_output((columns,), out, accumulate, {"grad_output": gradient})
+    y = gradient_output((columns,), out, accumulate, {"grad_output": given})
     run(program, {"x": gradient, "y": y, "residual": y})
     return y
 

@@ -110,23 +110,25 @@ def batch_norm(
         y = result(x.shape, out, {**inputs, "x": x}, in_place=True)
         if call is not None:
             slopes = () if activation is None else activation_arrays(activation).values()
-            call(np.ascontiguousarray(x), y, *inputs.values(), *slopes)
+            call(np.ascontiguousarray(x), y, *map(np.ascontiguousarray, inputs.values()), *slopes)
         return y
     inputs["x"] = x
     program = kept(batch_norm_program, words, eps, activation)
     assert program is not None
     factor = as_number("momentum", momentum)
     y = result(x.shape, out, inputs, in_place=True)
-    arrays = {**inputs, **activation_arrays(activation)}
+    arrays = {**_dense(inputs), **activation_arrays(activation)}
     if running:
         _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
-        arrays |= {f"running_{name}": inputs[name] for name in ("mean", "variance")}
+        arrays |= {f"running_{name}": arrays[name] for name in ("mean", "variance")}
         arrays["momentum"] = running_weights(factor, batch * pixels)
     moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
-    run(program, {**arrays, "x": np.ascontiguousarray(x), "y": y, **moments})
     if running:
-        _copy_back(mean, inputs["mean"])
-        _copy_back(variance, inputs["variance"])
+        moved = arrays["mean"], arrays["variance"]
+    run(program, {**arrays, "y": y, **moments})
+    if running:
+        _copy_back(mean, moved[0])
+        _copy_back(variance, moved[1])
     return y, moments["mean"], moments["inverse_std"]
 
 
@@ -203,9 +205,9 @@ def batch_norm_gradient(
     grad_x = result(x.shape, out, inputs, in_place=True)
     grad_gamma, grad_beta = np.zeros((2, channels), np.float32)
     if batch:
-        arrays = {"x": np.ascontiguousarray(x), "grad": np.ascontiguousarray(grad)}
+        arrays = _dense({"x": x, "grad": grad, **parameters})
         results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
-        run(kept(batch_norm_gradient_program, words), {**arrays, **results, **parameters})
+        run(kept(batch_norm_gradient_program, words), {**arrays, **results})
     return grad_x, grad_gamma, grad_beta
 
 
@@ -258,7 +260,7 @@ def fold_batch_norm(
 
 
 def _vectors(channels: int, **values: object) -> dict[str, Float32Array]:
-    """Those of ``values`` that are not None, dense and of the right length."""
+    """Those of ``values`` that are not None, of the right length."""
     found = {}
     for name, value in values.items():
         if value is None:
@@ -268,8 +270,12 @@ def _vectors(channels: int, **values: object) -> dict[str, Float32Array]:
             raise ProblemError(
                 f"{name}.shape={vector.shape} must be ({channels},), one number a channel"
             )
-        found[name] = np.ascontiguousarray(vector)
+        found[name] = vector
     return found
+
+
+def _dense(arrays: Mapping[str, Float32Array]) -> dict[str, Float32Array]:
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def _check_writeable(others: Mapping[str, Float32Array], **running: object) -> None:

@@ -230,10 +230,11 @@ def _pool(
     out: Float32Array | None,
 ) -> Float32Array | WithIndices:
     """State the problem, and run it: both are kept for arguments that were seen before."""
-    x = with_unit_column_stride(as_float32("x", x, 4))
+    given = as_float32("x", x, 4)
+    x = with_unit_column_stride(given)
     words = state, kind, x.shape, x.strides, flags, resolve_num_threads(threads)
     shape, call = kept(_prepare, words, *numbers)
-    y = empty_output(shape) if out is None else result(shape, out, {"x": x})
+    y = empty_output(shape) if out is None else result(shape, out, {"x": given})
     if not flags[-1]:
         if call is not None:
             call(x, y)

@@ -23,14 +23,15 @@ __all__ = [
 def placed_output(
     problem: AnyProblem | ProductProblem,
     given: Mapping[str, Float32Array],
+    read: Mapping[str, Float32Array],
     out: Float32Array | None,
     early: bool = False,
 ) -> tuple[Float32Array, Mapping[str, Float32Array]]:
-    """Where the result goes, and ``given`` with a residual that lies as the result does.
+    """Where the result goes, and what is ``read`` with a residual that lies as the result does.
 
-    ``out`` may be channels of a larger array if the problem is of images; where its results cannot
-    be stored there, they go to an array of their own, of which the caller copies them. ``early``:
-    see `planner.writes_early`.
+    What is read are arrays of ``given`` or copies of them. ``out`` may be channels of a larger
+    array if the problem is of images; where its results cannot be stored there, they go to an array
+    of their own, of which the caller copies them. ``early``: see `planner.writes_early`.
 
     Raises ProblemError or DtypeError when ``out`` cannot be written while ``given`` is read.
     """
@@ -42,9 +43,9 @@ def placed_output(
         if slice_stride(y) is not None and not stores_slices(problem):
             y = empty_output(problem.y_shape)
     if "residual" not in given:
-        return y, given
+        return y, read
     residual = readable_residual(given["residual"], y, early)
-    return y, {**given, "residual": residual}
+    return y, {**read, "residual": residual}
 
 
 def readable_residual(residual: Float32Array, y: Float32Array, early: bool) -> Float32Array:

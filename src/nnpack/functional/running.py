@@ -136,11 +136,11 @@ def result(
     out: Float32Array | None,
     inputs: Mapping[str, np.ndarray[Any, Any]],
     *,
-    in_place: bool = False,
+    in_place: bool | str = False,
 ) -> Float32Array:
     """Where a result of ``shape`` goes: a new array, or ``out`` if it may be written.
 
-    With ``in_place`` it may be one of ``inputs``. Raises as `arrays.check_out` does.
+    With ``in_place`` it may be one of ``inputs``, or that one. Raises as `arrays.check_out` does.
     """
     if out is None:
         return empty_output(shape)

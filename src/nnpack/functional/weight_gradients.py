@@ -57,7 +57,7 @@ def conv2d_weight_gradient(
     Raises as `conv2d` does.
     """
     x, grad_output = as_float32("x", x, 4), as_float32("grad_output", grad_output, 4)
-    x = with_unit_column_stride(x)
+    image = with_unit_column_stride(x)
     forward = stated(
         Problem.conv2d,
         x_shape=x.shape,
@@ -67,7 +67,7 @@ def conv2d_weight_gradient(
         dilation=dilation,
         groups=groups,
         accuracy=accuracy,
-        x_strides=element_strides(x),
+        x_strides=element_strides(image),
     )
     check_gradient("grad_output", grad_output, forward.y_shape)
     planner = weight_gradient_planner(algorithm)
@@ -79,7 +79,7 @@ def conv2d_weight_gradient(
         forward=forward, grad_strides=strides[:2], accumulate=accumulate, masking=stated_masking
     )
     # Whoever masks what it loads reads the gradient itself.
-    given = {"grad": arrays.get("grad_output", grad_output)} | arrays | {"x": x}
+    given = {"grad": arrays.get("grad_output", grad_output)} | arrays | {"x": image}
     return _run(planner, problem, given, threads, result)
 
 

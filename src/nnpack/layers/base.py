@@ -229,7 +229,7 @@ class Layer:
 
         Raises ProblemError or DtypeError for malformed arguments before anything is written.
         """
-        weights = self._weights
+        weights, given = self._weights, x
         prepared = None
         stride = slice_stride(out) if self._takes_slices and out is not None else None
         if type(x) is np.ndarray and x.dtype == _FLOAT32:
@@ -243,7 +243,9 @@ class Layer:
         if out is None:
             y = empty_output(prepared.y_shape)
         else:
-            inputs: dict[str, Any] = {"x": x, **weights.arrays}
+            # Of an array that was copied to be read, the original is not to be written either.
+            taken = given if isinstance(given, np.ndarray) else x
+            inputs: dict[str, Any] = {"x": taken, **weights.arrays}
             if added is not None:
                 inputs["residual"] = added
             slices = self._takes_slices
