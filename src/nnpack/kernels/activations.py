@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.exponential import (
-    LEAST_EXPONENT,
+    INFINITE,
+    VANISHING,
+    emit_exp_ratio,
     emit_expm1,
     emit_polynomial,
-    emit_scaled_exp,
     emit_splat,
+    emit_tanh,
     emit_times_exp,
 )
 
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 _SIGN, _MAGNITUDE = -(2**31), 2**31 - 1
 # The upper 12 bits of a mantissa: products of two such numbers are exact (Dekker, 1971).
 _UPPER_HALF = -(2**12)
-# Beyond, exp(-x) is no finite float, and x exp(x) far below 2^-24 x.
-_FARTHEST = -88.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def _relu(asm: Assembler, x: Value) -> Value:
 
 
 def _leaky_relu(asm: Assembler, x: Value, slope: Value) -> Value:
-    return asm.select(x < 0.0, x * slope, x)
+    return asm.fma(slope, asm.minimum(0.0, x), asm.maximum(0.0, x))
 
 
 def _clip(asm: Assembler, x: Value, low: Value, high: Value) -> Value:
@@ -56,44 +56,51 @@ def _clip(asm: Assembler, x: Value, low: Value, high: Value) -> Value:
 
 
 def _elu(asm: Assembler, x: Value, alpha: Value) -> Value:
-    return asm.select(x < 0.0, alpha * emit_expm1(asm, asm.minimum(0.0, x)), x)
+    return asm.fma(alpha, emit_expm1(asm, asm.minimum(0.0, x)), asm.maximum(0.0, x))
 
 
 def _sigmoid(asm: Assembler, x: Value) -> Value:
     """``1 / (1 + exp(-x))``."""
-    denominator = _emit_exp_of_negative(asm, x) + 1.0
-    return asm.select(x < _FARTHEST, 0.0, asm.divide(emit_splat(asm, 1.0, x), denominator))
+    return _emit_gate(asm, asm.maximum(-INFINITE, asm.minimum(-VANISHING, x)), -1.0)
 
 
 def _silu(asm: Assembler, x: Value) -> Value:
     """``x / (1 + exp(-x))`` (Elfwing et al., 2017)."""
-    denominator = _emit_exp_of_negative(asm, x) + 1.0
-    return asm.select(x < _FARTHEST, -0.0, asm.divide(x, denominator))
+    bounded = asm.maximum(-INFINITE, x)
+    return bounded * _emit_gate(asm, asm.minimum(-VANISHING, bounded), -1.0)
 
 
-def _emit_exp_of_negative(asm: Assembler, x: Value) -> Value:
-    """``exp(-x)``, of an x below -88 as of -88, of one above 86 as of 86."""
-    bounded = asm.minimum(-LEAST_EXPONENT, asm.maximum(_FARTHEST, x))
-    return emit_scaled_exp(asm, bounded, -1.0)
+def _emit_gate(asm: Assembler, x: Value, factor: float, rest: Value | None = None) -> Value:
+    """``1 / (1 + exp(factor * (x + rest))) = q / (2^n p + q)``; 0 where 2^n is infinite."""
+    power, p, q = emit_exp_ratio(asm, x, factor, rest)
+    return asm.divide(q, asm.fma(power, p, q))
 
 
 def _tanh(asm: Assembler, x: Value) -> Value:
-    """``-t / (2 + t)`` with the sign of x, t = expm1(-2 |x|)."""
+    """``tanh(|x|)`` with the sign of x."""
     bits = asm.bitcast_to_int(x)
-    t = emit_expm1(asm, _magnitude(asm, x), -2.0)
-    quotient = asm.bitcast_to_int(asm.divide(t, t + 2.0)) & _MAGNITUDE
-    return asm.bitcast_to_float(quotient | (bits & _SIGN))
+    positive = asm.bitcast_to_int(emit_tanh(asm, asm.minimum(9.5, _magnitude(asm, x))))
+    return asm.bitcast_to_float(positive & _MAGNITUDE | (bits & _SIGN))
 
 
 def _mish(asm: Assembler, x: Value) -> Value:
-    """``x tanh(log(1 + e)) = x w / (w + 2)``, w = e^2 + 2 e, e = exp(x) (Misra, 2019).
+    """``x tanh(log(1 + e)) = x w / (w + 2 q^2)``, w = p^2 + 2 p q, e = exp(x) = p/q (Misra, 2019).
 
-    From 20 on, w / (w + 2) is 1 to the last bit.
+    From 20 on, that quotient is 1 to the last bit. Where products are rounded, a quotient for exp
+    would be one rounding too many: q is 1 there.
     """
-    bounded = asm.maximum(LEAST_EXPONENT, asm.minimum(20.0, x))
-    e = emit_times_exp(asm, emit_splat(asm, 1.0, x), bounded, parts=2)
-    w = asm.fma(e, e, e + e)
-    return asm.select(x < _FARTHEST, -0.0, x * asm.divide(w, w + 2.0))
+    bounded = asm.maximum(VANISHING, x)
+    exponent = asm.minimum(20.0, bounded)
+    if asm.target.fma:
+        power, p, q = emit_exp_ratio(asm, exponent, 1.0)
+        p, twice = power * p, q + q
+        w = p * (p + twice)
+        total = asm.fma(twice, q, w)
+    else:
+        e = emit_times_exp(asm, emit_splat(asm, 1.0, x), exponent)
+        w = e * e + (e + e)
+        total = w + 2.0
+    return bounded * asm.divide(w, total)
 
 
 def _hard_sigmoid(asm: Assembler, x: Value, alpha: Value, beta: Value) -> Value:
@@ -124,21 +131,20 @@ def _hard_swish(asm: Assembler, x: Value) -> Value:
 _GELU_LINEAR = 1.1908683776855469
 _GELU_CUBIC = 0.044715 * _GELU_LINEAR
 _GELU_FACTOR = -2.0 * math.sqrt(2.0 / math.pi) / _GELU_LINEAR
-_GELU_TANH_LOWEST = -9.5
+# a is 88.7 there, where exp is infinite.
+_GELU_TANH_LOWEST, _GELU_TANH_HIGHEST = -10.06, 9.5
 
 
 def _gelu_tanh(asm: Assembler, x: Value) -> Value:
     """``x / (1 + exp(-a))``, a = 2 sqrt(2/pi) (x + 0.044715 x^3) (Hendrycks & Gimpel, 2016).
 
     An error of a is a relative error of the result, so a is found to 2^-30 of it, in two parts.
-    From -9.5 down the result is -0; it is less than 1e-32 there.
+    From -10.06 down the result is -0; it is less than 1e-37 there.
     """
-    bounded = asm.minimum(-_GELU_TANH_LOWEST, asm.maximum(_GELU_TANH_LOWEST, x))
+    bounded = asm.maximum(_GELU_TANH_LOWEST, x)
     product = _emit_exact_cubic if asm.target.fma else _emit_exact_cubic_by_halves
-    high, low = product(asm, bounded)
-    e = emit_times_exp(asm, emit_splat(asm, 1.0, x), high, _GELU_FACTOR, low)
-    denominator = e + 1.0
-    return asm.select(x < _GELU_TANH_LOWEST, -0.0, asm.divide(x, denominator))
+    high, low = product(asm, asm.minimum(_GELU_TANH_HIGHEST, bounded))
+    return bounded * _emit_gate(asm, high, _GELU_FACTOR, low)
 
 
 def _emit_exact_cubic(asm: Assembler, x: Value) -> tuple[Value, Value]:
@@ -177,16 +183,17 @@ def _emit_exact_cubic_by_halves(asm: Assembler, x: Value) -> tuple[Value, Value]
 _MILLS_P = (1.0, 7.77188581507197, 25.098520771821796, 37.961150957521724)
 _MILLS_R = (-0.06146975618969819, 3.0106000789898317, 15.549953711711566, 75.92230191504345)
 _MILLS_SLOPE = 2.508463802357249
-_GELU_HIGHEST = 13.0
+# exp(-t^2 / 2) is 0 there.
+_GELU_HIGHEST = 13.27
 
 
 def _gelu(asm: Assembler, x: Value) -> Value:
     """``x Phi(x) = max(x, 0) - t Phi(-t)``, t = |x|, Phi the normal distribution.
 
-    An error of t^2 is a relative error of the result, so it is found in two parts. From -13 down
-    the result is 0; it is less than 1e-37 there.
+    An error of t^2 is a relative error of the result, so it is found in two parts. From -13.25 down
+    the result is 0; it is less than 1e-38 there.
     """
-    t = _magnitude(asm, x)
+    t = asm.minimum(_GELU_HIGHEST, _magnitude(asm, x))
     if asm.target.fma:
         square = t * t
         rest = asm.fma(t, t, -square)
@@ -196,7 +203,6 @@ def _gelu(asm: Assembler, x: Value) -> Value:
     numerator = t * emit_polynomial(asm, _MILLS_P, t)
     denominator = asm.fma(numerator, _MILLS_SLOPE, emit_polynomial(asm, _MILLS_R, t))
     tail = emit_times_exp(asm, asm.divide(numerator, denominator), square, -0.5, rest)
-    tail = asm.select(asm.compare(">", t, _GELU_HIGHEST), 0.0, tail)
     return asm.maximum(0.0, x) - tail
 
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
 
-# Adding 1.5 * 2^23 rounds a float of small magnitude to an integer in the low mantissa bits.
+# Adding 1.5 * 2^23 rounds a float of small magnitude to an integer in the low mantissa bits; 127
+# more, and these are the exponent bits of that power of two.
+_BIAS = 127
 _ROUND = 12582912.0
 _ROUND_BITS = 0x4B400000
 _MANTISSA_BITS = 23
-# Where exp, 1.8e-38, comes close to the least normal number.
-_LOWEST = -86.9
 # exp(r) for |r| <= ln(2)/2 within 9.2e-8, expm1(r) / r within 1.1e-8: least greatest
 # relative error, by Lawson's iterated least squares.
 _EXP = (8.290298283e-3, 4.189797491e-2, 1.666763723e-1, 4.999915063e-1, 9.999997020e-1, 1.0)
@@ -26,93 +26,107 @@ _EXPM1 = (
     0.4999999812253313,
     1.0000000106406786,
 )
-LEAST_EXPONENT = -86.0
-"""What exp may be taken of, without its results leaving the normal numbers."""
+# s coth(s / 2) = 2 + s^2 (k1 + k0 s^2) for |s| <= ln(2)/2, the error of (c + s) / (c - s) 5e-10.
+_COTH = (-0.0027659822694161224, 0.1666661768389532)
+VANISHING, INFINITE = -88.0, 88.7
+"""Where n = round(x / ln 2) is -127 and 128, and 2^n 0 and infinite: no x may be beyond."""
 
 
 def emit_exp(asm: Assembler, x: Value) -> Value:
     """``exp(x)`` of a vector of x <= 0, within 3 ulp and 2e-9 of -x; a NaN stays.
 
-    Below -86.9 it is 0. With n = round(x / ln 2) and r = x - n ln 2 (Cody & Waite, 1980; in one
-    part, for x is itself a rounded difference), it is 2^n exp(r), n added to the exponent.
+    Below -87.7 it is 0. With n = round(x / ln 2) and r = x - n ln 2 (Cody & Waite, 1980; in one
+    part, for x is itself a rounded difference), it is 2^n exp(r).
     """
-    shifted = asm.fma(x, 1.0 / math.log(2.0), emit_splat(asm, _ROUND, x))
-    r = asm.fma(shifted - _ROUND, -math.log(2.0), x)
-    scaled = _emit_shift(asm, emit_polynomial(asm, _EXP, r), shifted)
-    return asm.select(x < _LOWEST, emit_splat(asm, 0.0, x), scaled)
-
-
-def emit_scaled_exp(asm: Assembler, x: Value, factor: float = 1.0) -> Value:
-    """``exp(factor * x)`` for factor * x from -86 to 88, within 3 ulp while it is above 2^-24."""
-    shifted, r = _emit_remainder(asm, x, factor)
-    return _emit_shift(asm, emit_polynomial(asm, _scaled(_EXP, factor), r), shifted)
+    power, r = _emit_remainder(asm, asm.maximum(VANISHING, x), 1.0, parts=1)
+    return power * emit_polynomial(asm, _EXP, r)
 
 
 def emit_times_exp(
-    asm: Assembler,
-    value: Value,
-    x: Value,
-    factor: float = 1.0,
-    rest: Value | None = None,
-    parts: int = 1,
+    asm: Assembler, value: Value, x: Value, factor: float = 1.0, rest: Value | None = None
 ) -> Value:
     """``value * exp(factor * (x + rest))``, one rounding and little more than that of the product.
 
     ``rest`` is what rounding has left out of x. n = round(factor x / ln 2), r = x + n ln 2 / factor
-    + rest: 2^n value (1 + expm1(factor r)). ``factor * x`` is from -86 to 88, and 2^n value normal
-    unless n is 0. With two ``parts`` of ln 2 its error counts for nothing, see `_emit_remainder`.
+    + rest: 2^n value (1 + expm1(factor r)).
     """
-    shifted, r = _emit_remainder(asm, x, factor, parts)
+    power, r = _emit_remainder(asm, x, factor)
     if rest is not None:
         r = r + rest
-    scaled = _emit_shift(asm, value, shifted)
+    scaled = value * power
     return asm.fma(scaled, _emit_expm1_of_remainder(asm, r, factor), scaled)
 
 
-def emit_expm1(asm: Assembler, x: Value, factor: float = 1.0) -> Value:
-    """``exp(factor * x) - 1`` for factor * x <= 0, within 2 ulp: 2^n expm1(r) + (2^n - 1).
+def emit_exp_ratio(
+    asm: Assembler, x: Value, factor: float, rest: Value | None = None
+) -> tuple[Value, Value, Value]:
+    """``(2^n, p, q)`` with ``exp(factor * (x + rest)) = 2^n p / q``, within 2 ulp.
 
-    A NaN stays. Below -86 it is -1, to the last bit.
+    ``rest`` is what rounding has left out of x. With n = round(factor x / ln 2), r = x + rest - n
+    ln 2 / factor, s = factor r and c = s coth(s / 2), exp(s) is (c + s) / (c - s): c is even, so
+    that two terms of its series do, and an error of c counts for a sixth of it. Beside a division
+    that is made anyway this takes two multiplications less than a polynomial, and additions, which
+    other units do. p and q are divided by |factor|, so they are within a fifth of 2 / |factor|.
     """
-    limit = LEAST_EXPONENT / factor
-    bounded = asm.maximum(limit, x) if factor > 0.0 else asm.minimum(limit, x)
-    shifted, r = _emit_remainder(asm, bounded, factor)
-    power = _emit_shift(asm, emit_splat(asm, 1.0, x), shifted)
-    return asm.fma(power, _emit_expm1_of_remainder(asm, r, factor), power - 1.0)
+    power, r = _emit_remainder(asm, x, factor)
+    if rest is not None:
+        r = r + rest
+    c = _emit_coth(asm, r, abs(factor))
+    above, below = c + r, c - r
+    return (power, above, below) if factor > 0.0 else (power, below, above)
+
+
+def emit_tanh(asm: Assembler, t: Value) -> Value:
+    """``tanh(t)`` for 0 <= t <= 40: 1 from 9.1 on, and never more.
+
+    With exp(2 t) = 2^n (c + r) / (c - r), see `emit_exp_ratio`, it is ((2^n - 1) c + (2^n + 1) r)
+    / (2^n (c + r) + (c - r)), where nothing cancels: with n = 0 the numerator is 2 r.
+    """
+    power, r = _emit_remainder(asm, t, 2.0)
+    c = _emit_coth(asm, r, 2.0)
+    numerator = asm.fma(power + 1.0, r, (power - 1.0) * c)
+    return asm.divide(numerator, asm.fma(power, c + r, c - r))
+
+
+def _emit_coth(asm: Assembler, r: Value, factor: float) -> Value:
+    """``r coth(factor r / 2)`` of the remainder r."""
+    coefficients = _COTH[0] * factor**3, _COTH[1] * factor, 2.0 / factor
+    return emit_polynomial(asm, coefficients, r * r)
+
+
+def emit_expm1(asm: Assembler, x: Value) -> Value:
+    """``exp(x) - 1`` for x <= 0, within 2 ulp: 2^n expm1(r) + (2^n - 1).
+
+    A NaN stays. Below -87 it is -1, to the last bit.
+    """
+    power, r = _emit_remainder(asm, asm.maximum(VANISHING, x), 1.0)
+    return asm.fma(power, _emit_expm1_of_remainder(asm, r, 1.0), power - 1.0)
 
 
 def _emit_expm1_of_remainder(asm: Assembler, r: Value, factor: float) -> Value:
-    # One power more of the factor than the polynomial has: its constant is that of r itself.
-    series = [factor * c for c in _scaled(_EXPM1, factor)]
+    degree = len(_EXPM1)
+    series = [c * factor ** (degree - n) for n, c in enumerate(_EXPM1)]
     return r * emit_polynomial(asm, series, r)
 
 
-def _scaled(coefficients: Sequence[float], factor: float) -> list[float]:
-    """The coefficients of a polynomial of ``factor * r`` as one of r."""
-    degree = len(coefficients) - 1
-    return [c * factor ** (degree - n) for n, c in enumerate(coefficients)]
+def _emit_remainder(
+    asm: Assembler, x: Value, factor: float, parts: int | None = None
+) -> tuple[Value, Value]:
+    """``2^n``, n = round(factor x / ln 2), and ``r = x - n ln 2 / factor``.
 
-
-def _emit_remainder(asm: Assembler, x: Value, factor: float, parts: int = 1) -> tuple[Value, Value]:
-    """``n = round(factor x / ln 2)`` in the low bits of a float, ``r = x - n ln 2 / factor``.
-
-    Cody & Waite (1980), in two parts where products are rounded. Where they are fused one will do:
-    the error of ln 2 is left, 1.9e-9 n, less than an ulp of what is more than 2^-24.
+    n is from -127, where 2^n is 0, to 128, where it is infinite. Cody & Waite (1980), in two parts
+    where products are rounded. Where they are fused one will do: the error of ln 2 is left, 1.9e-9
+    n, less than an ulp of what is more than 2^-24.
     """
-    shifted = asm.fma(x, factor / math.log(2.0), emit_splat(asm, _ROUND, x))
-    n = shifted - _ROUND
+    shifted = asm.fma(x, factor / math.log(2.0), emit_splat(asm, _ROUND + _BIAS, x))
+    power = asm.bitcast_to_float(asm.bitcast_to_int(shifted) << _MANTISSA_BITS)
+    n = shifted - (_ROUND + _BIAS)
     step = math.log(2.0) / factor
-    if asm.target.fma and parts == 1:
-        return shifted, asm.fma(n, -step, x)
+    if (parts or (1 if asm.target.fma else 2)) == 1:
+        return power, asm.fma(n, -step, x)
     scale = 2.0 ** (15 - math.frexp(step)[1])
     high = round(step * scale) / scale
-    return shifted, asm.fma(n, high - step, asm.fma(n, -high, x))
-
-
-def _emit_shift(asm: Assembler, value: Value, shifted: Value) -> Value:
-    """``2^n value``, n in the low bits of ``shifted``."""
-    exponent = asm.bitcast_to_int(shifted) << _MANTISSA_BITS
-    return asm.bitcast_to_float(asm.bitcast_to_int(value) + exponent)
+    return power, asm.fma(n, high - step, asm.fma(n, -high, x))
 
 
 def emit_polynomial(asm: Assembler, coefficients: Sequence[float], x: Value) -> Value:
