@@ -13,7 +13,8 @@ __all__ = ["plan_elementwise"]
 
 def plan_elementwise(problem: ElementwiseProblem, _: Target, threads: int) -> Plan:
     """Slots x and y, ``factor`` of a product, and those of the epilogue."""
-    from nnpack.kernels.elementwise import STREAMING, Elementwise
+    from nnpack.kernels.activations import STREAMING
+    from nnpack.kernels.elementwise import Elementwise
 
     width = problem.width or TASK_FLOATS
     rows = ceil_div(problem.count, width)

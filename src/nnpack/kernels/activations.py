@@ -223,6 +223,10 @@ ACTIVATIONS: Mapping[str, Activation] = {
 }
 
 
+STREAMING = (None, "relu", "leaky_relu", "prelu", "clip", "hard_sigmoid", "hard_swish")
+"""Activations that take an operation or two a number, and no exponential."""
+
+
 def _magnitude(asm: Assembler, x: Value) -> Value:
     return asm.bitcast_to_float(asm.bitcast_to_int(x) & _MAGNITUDE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.activations import STREAMING
 from nnpack.kernels.epilogue import Epilogue, epilogue_fields
 from nnpack.kernels.stage import emit_stage
 from nnpack.kernels.vectors import emit_vectors, streaming_lanes
@@ -14,9 +15,6 @@ if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Mask, Value
 
 _UNROLL = 4
-
-STREAMING = (None, "relu", "leaky_relu", "prelu", "clip", "hard_sigmoid", "hard_swish")
-"""Activations that take an operation or two a number, and no exponential."""
 
 
 @dataclass(frozen=True)
