@@ -129,6 +129,43 @@ def test_the_activation_is_applied_last() -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+BEHIND = (nnpack.Relu(), nnpack.Relu(0.25), nnpack.Clip(0, 6), nnpack.HardSigmoid(0.2, 0.5))
+
+
+@pytest.mark.parametrize("shape", [(33, 70), (5, 4, 3000), (7, 30, 5, 9)])
+@pytest.mark.parametrize("activation", [*BEHIND, nnpack.Elu(), nnpack.Silu()], ids=str)
+def test_gradients_behind_an_activation_are_those_of_the_two_in_turn(
+    shape: tuple[int, ...], activation: Any
+) -> None:
+    rng = np.random.default_rng(5)
+    x, grad = rng.standard_normal((2, *shape), dtype=np.float32)
+    gamma, beta = rng.standard_normal((2, shape[1]), dtype=np.float32) * 3
+    for vectors in ((gamma, beta), (None, beta), (gamma, None)):
+        y, mean, inverse = nnpack.batch_norm(x, *vectors, training=True)
+        moments = mean, inverse
+        masked = nnpack.activation_gradient(grad, y, activation)
+        for training, threads in ((True, 1), (True, 2), (False, 1)):
+            words: Any = {"training": training, "threads": threads}
+            expected = nnpack.batch_norm_gradient(masked, x, vectors[0], *moments, **words)
+            words |= {"beta": vectors[1], "activation": activation}
+            found = nnpack.batch_norm_gradient(grad, x, vectors[0], *moments, **words)
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(a, b)
+        for number in range(2):
+            given = grad.copy(), x.copy()
+            out = given[number]
+            nnpack.batch_norm_gradient(*given, vectors[0], *moments, **words, out=out)
+            np.testing.assert_array_equal(out, found[0])
+
+
+def test_gradients_behind_slopes_of_channels_are_refused() -> None:
+    x, one = np.ones((2, 3), np.float32), np.ones(3, np.float32)
+    with pytest.raises(nnpack.ProblemError, match="take prelu_gradient"):
+        nnpack.batch_norm_gradient(x, x, None, one, one, activation=nnpack.Prelu(one))
+    with pytest.raises(nnpack.DtypeError, match="instance"):
+        nnpack.batch_norm_gradient(x[:0], x[:0], None, one, one, activation=nnpack.Relu)  # type: ignore[arg-type]
+
+
 # Of ten channels one thread does one after the other, and several go through them in stages.
 @pytest.mark.parametrize("shape", [(33, 70), (5, 4, 9000), (70, 3, 7, 7), (9, 10, 67, 61)])
 def test_results_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...]) -> None:
@@ -192,7 +229,17 @@ def _check_guarded(target: Any, side: Side, shape: tuple[int, int, int]) -> None
     run(plan_batch_norm(BatchNormProblem(*shape, True, True, EPS), target, 1))
     np.testing.assert_allclose(arrays["y"], expected, rtol=0, atol=1e-3)
     run(plan_batch_norm_gradient(BatchNormGradientProblem(*shape, True, True), target, 1))
-    truth = exact_gradients(arrays["grad"], x, gamma)
+    _check_gradients(arrays, arrays["grad"])
+    grad = arrays["grad"].copy()
+    for activation in (nnpack.Clip(-2, 0.5), nnpack.Silu()):
+        masked = nnpack.activation_gradient(grad, expected.astype(np.float32), activation)
+        problem = BatchNormGradientProblem(*shape, True, True, True, activation)
+        run(plan_batch_norm_gradient(problem, target, 1))
+        _check_gradients(arrays, masked)
+
+
+def _check_gradients(arrays: dict[str, Array], grad: Array) -> None:
+    truth = exact_gradients(grad, arrays["x"], arrays["gamma"])
     for name, array in zip(("y", "grad_gamma", "grad_beta"), truth, strict=True):
         np.testing.assert_allclose(
             arrays[name], array, rtol=0, atol=2e-3 * (1 + np.abs(array).max())

@@ -66,13 +66,34 @@ class BatchNormProblem:
 
 @dataclass(frozen=True)
 class BatchNormGradientProblem:
-    """The gradients of a batch normalisation without activation; ``training`` as in the forward."""
+    """The gradients of a batch normalisation; ``training`` as in the forward.
+
+    ``beta`` says whether there is one behind which the ``activation`` is; it is False without.
+    Raises ProblemError for a `Prelu`, DtypeError for what is no activation.
+    """
 
     batch: int
     channels: int
     pixels: int
     gamma: bool
     training: bool
+    beta: bool = False
+    activation: Activation | None = None
+
+    def __post_init__(self) -> None:
+        Epilogue(activation=self.activation)  # which refuses what is no activation
+        if isinstance(self.activation, Prelu):
+            raise ProblemError(
+                "activation=Prelu has slopes, which have gradients too: take prelu_gradient of "
+                "the normalised numbers"
+            )
+        if self.activation is None:
+            object.__setattr__(self, "beta", False)
+
+    @property
+    def parameters(self) -> tuple[float, ...]:
+        """The numbers of the activation."""
+        return Epilogue(activation=self.activation).parameters
 
 
 @functools.lru_cache(maxsize=256)

@@ -10,6 +10,7 @@ from nnpack.algorithms.channel_sums import Workspace, chunk_words, extent_words,
 from nnpack.algorithms.elementary import ALONE_FLOATS, block_of, simple_plan, streaming_block
 from nnpack.batch_norm_problem import BatchNormGradientProblem, BatchNormProblem
 from nnpack.codegen.target import Target
+from nnpack.epilogue import Prelu
 from nnpack.kernels.stage import Kernel
 from nnpack.plan import Argument, Plan, Slot, Stage
 
@@ -68,8 +69,12 @@ def _plan_training(problem: BatchNormProblem, target: Target, threads: int, word
 def plan_batch_norm_gradient(
     problem: BatchNormGradientProblem, target: Target, threads: int
 ) -> Plan:
-    """Slots x, grad, gamma, mean and inverse_std; y, grad_gamma and grad_beta are written."""
+    """Slots x, grad, gamma, beta, mean and inverse_std; y, grad_gamma and grad_beta are written.
+
+    ``beta`` is read behind an activation only.
+    """
     from nnpack.kernels.normalization_gradient import (
+        Behind,
         ChunkGradients,
         CombineGradients,
         GradientChannels,
@@ -77,22 +82,29 @@ def plan_batch_norm_gradient(
     )
 
     constant, planes, space = not problem.training, problem.pixels > 1, Workspace()
+    behind = None
+    if problem.activation is not None:
+        assert not isinstance(problem.activation, Prelu)
+        behind = Behind(problem.activation.kind, problem.gamma, problem.beta)
     chunks, tasks = chunk_words(problem, target)
     names = ("x", "grad", "mean", "inverse_std", "y", "grad_gamma", "grad_beta")
     words: Words = {**_slots(names), **extent_words(problem), **_gamma(problem), **chunks}
     words |= _chunk_slots(space, problem, chunks, ("bias_sums", "slope_sums"))
+    if behind is not None:
+        words |= dict(zip(behind.numbers, problem.parameters, strict=True))
+        words |= {"beta": Slot("beta")} if problem.beta else {}
     if _goes_by_channels(problem, threads):
-        stage = _by_channels(problem, GradientChannels(problem.gamma, constant), words)
+        stage = _by_channels(problem, GradientChannels(problem.gamma, constant, behind), words)
         return simple_plan("batch_norm", (stage,), threads, space.nbytes)
     words |= {name: space.take(problem.channels) for name in ("factor", "slope", "bias")}
     stages = (
-        Stage(ChunkGradients(planes), tasks, words),
+        Stage(ChunkGradients(planes, behind), tasks, words),
         Stage(
             CombineGradients(problem.gamma, constant),
             ceil_div(problem.channels, target.lanes),
             words,
         ),
-        _apply(problem, target, InputGradient(planes, constant), words),
+        _apply(problem, target, InputGradient(planes, constant, behind), words),
     )
     return simple_plan("batch_norm", stages, threads, space.nbytes)
 

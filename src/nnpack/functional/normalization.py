@@ -166,10 +166,16 @@ def _inference(
 
 
 def batch_norm_gradient_program(
-    batch: int, channels: int, pixels: int, gamma: bool, training: bool, threads: int
+    extents: tuple[int, int, int],
+    flags: tuple[bool, bool, bool],
+    threads: int,
+    activation: Activation | None = None,
 ) -> Runnable:
-    """The program of the gradients, slots as in `plan_batch_norm_gradient`."""
-    problem = BatchNormGradientProblem(batch, channels, pixels, gamma, training)
+    """The program of the gradients, slots as in `plan_batch_norm_gradient`.
+
+    Of (batch, channels, pixels); ``flags``: gamma, training, beta.
+    """
+    problem = BatchNormGradientProblem(*extents, *flags, activation)
     return planned_program(plan_batch_norm_gradient, problem, threads)
 
 
@@ -180,15 +186,21 @@ def batch_norm_gradient(
     mean: object,
     inverse_std: object,
     *,
+    beta: object = None,
+    activation: Activation | None = None,
     training: bool = True,
     threads: SupportsIndex | None = None,
     out: Float32Array | None = None,
 ) -> Normalized:
-    """The gradients of x, gamma and beta of a `batch_norm` without activation.
+    """The gradients of x, gamma and beta of a `batch_norm`.
 
     ``mean`` and ``inverse_std`` are what training returned. With ``training=False`` they are
     constants, of which x had no part: the running mean, and ``1 / sqrt(variance + eps)``.
     ``gamma`` may be None. ``out``, for the gradient of x, may be ``grad_output`` or x.
+
+    With an ``activation``, any but `Prelu`, ``grad_output`` is the gradient of its output; its
+    input is computed again from x and from ``beta``, which nothing else needs and may be None. At
+    corners its derivative is as in `activation_gradient`.
 
     Raises ProblemError or DtypeError for malformed arguments, before anything is written.
     """
@@ -196,18 +208,25 @@ def batch_norm_gradient(
     batch, channels, pixels = normalized_extents("x", x.shape)
     if grad.shape != x.shape:
         raise ProblemError(f"grad_output.shape={grad.shape} must be that of x, {x.shape}")
-    parameters = _vectors(channels, gamma=gamma, mean=mean, inverse_std=inverse_std)
+    given = {"gamma": gamma, "mean": mean, "inverse_std": inverse_std, "beta": beta}
+    parameters = _vectors(channels, **given)
     if not {"mean", "inverse_std"} <= parameters.keys():
         raise DtypeError("mean and inverse_std must be arrays, not None")
-    flags = "gamma" in parameters, as_flag("training", training)
-    words = batch, channels, pixels, *flags, resolve_num_threads(threads)
+    flags = "gamma" in parameters, as_flag("training", training), "beta" in parameters
+    words = (batch, channels, pixels), flags, resolve_num_threads(threads)
+    if activation is not None:
+        BatchNormGradientProblem(*words[0], *flags, activation)  # which refuses what is malformed
     inputs = {"x": x, "grad_output": grad, **parameters}
     grad_x = result(x.shape, out, inputs, in_place=True)
     grad_gamma, grad_beta = np.zeros((2, channels), np.float32)
     if batch:
         arrays = _dense({"x": x, "grad": grad, **parameters})
+        if activation is not None and address(arrays["x"]) == address(grad_x):
+            # What the activation passes on may be stored in y before all of x is read.
+            arrays["x"] = arrays["x"].copy()
         results = {"y": grad_x, "grad_gamma": grad_gamma, "grad_beta": grad_beta}
-        run(kept(batch_norm_gradient_program, words), {**arrays, **results})
+        program = kept(batch_norm_gradient_program, words, activation)
+        run(program, {**arrays, **results})
     return grad_x, grad_gamma, grad_beta
 
 

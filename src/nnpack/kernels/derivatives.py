@@ -182,7 +182,7 @@ def _times(derivative: Callable[..., Value]) -> _Gradient:
     return emit
 
 
-_KINKED: Mapping[str, _Gradient] = {
+KINKED: Mapping[str, _Gradient] = {
     "relu": _relu,
     "leaky_relu": _leaky_relu,
     "prelu": _leaky_relu,
@@ -191,7 +191,7 @@ _KINKED: Mapping[str, _Gradient] = {
 """Functions that keep on which side of their corners their input was, if no slope is negative."""
 
 GRADIENTS: Mapping[str, _Gradient] = {
-    **_KINKED,
+    **KINKED,
     "elu": _times(_elu),
     "sigmoid": _times(_sigmoid),
     "tanh": _times(_tanh),
@@ -203,7 +203,7 @@ GRADIENTS: Mapping[str, _Gradient] = {
     "mish": _times(_mish),
 }
 OUTPUT_GRADIENTS: Mapping[str, _Gradient] = {
-    **_KINKED,
+    **KINKED,
     "elu": _elu_of_output,
     "sigmoid": _sigmoid_of_output,
     "tanh": _tanh_of_output,

@@ -34,6 +34,7 @@ from nnpack.integrations.torch.modules import (
 )
 from nnpack.integrations.torch.normalization import batch_norm
 from nnpack.integrations.torch.pooling import max_pool2d
+from nnpack.integrations.torch.sequential import Sequential
 from nnpack.integrations.torch.softmax_modules import LogSoftmax, Softmax
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "MaxPool2d",
     "ReLU",
     "ReLU6",
+    "Sequential",
     "SiLU",
     "Softmax",
     "adaptive_avg_pool2d",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from nnpack.errors import NnpackError
 from nnpack.integrations.torch import activations
-from nnpack.integrations.torch.activations import activate
+from nnpack.integrations.torch.activations import Function, activate
 from nnpack.integrations.torch.named import Named
 
 __all__ = ["ELU", "GELU", "Hardswish", "Hardtanh", "LeakyReLU", "ReLU", "ReLU6", "SiLU"]
@@ -84,3 +88,24 @@ class GELU(Named, torch.nn.GELU):
         """As `torch.nn.GELU`."""
         y: Tensor | None = activate(x, activations.gelu, self.approximate)
         return super().forward(x) if y is None else y
+
+
+_FUNCTIONS: dict[type, Callable[[Any], Function]] = {
+    ReLU: lambda _: activations.relu(),
+    Hardtanh: lambda module: activations.clip(module.min_val, module.max_val),
+    ReLU6: lambda _: activations.clip(0.0, 6.0),
+    LeakyReLU: lambda module: activations.leaky_relu(module.negative_slope),
+    ELU: lambda module: activations.elu(module.alpha),
+    SiLU: lambda _: activations.silu(),
+    Hardswish: lambda _: activations.hard_swish(),
+    GELU: lambda module: activations.gelu(module.approximate),
+}
+
+
+def function_of(module: torch.nn.Module) -> Function | None:
+    """What ``module`` computes of each number, if it is one of these and the library has that."""
+    make = _FUNCTIONS.get(type(module))
+    try:
+        return None if make is None else make(module)
+    except NnpackError:  # what we refuse, PyTorch may allow, or else reports
+        return None

@@ -23,7 +23,18 @@ from nnpack.integrations.torch.exchange import as_array, as_tensor
 from nnpack.integrations.torch.operator import quick_apply
 from nnpack.integrations.torch.threads import WORK_PER_FLOAT, num_threads, take_threads
 
-__all__ = ["activate", "clip", "elu", "gelu", "hard_swish", "leaky_relu", "relu", "silu"]
+__all__ = [
+    "Function",
+    "activate",
+    "clip",
+    "elu",
+    "gelu",
+    "hard_swish",
+    "in_place",
+    "leaky_relu",
+    "relu",
+    "silu",
+]
 
 _LEAST_RECORDED = 1 << 18
 _LEAST_PARALLEL = 1 << 15
@@ -156,6 +167,11 @@ def _compute(x: Tensor, function: Function, inplace: bool) -> Tensor:
     }
     y = function.compute(array, *function.numbers, **words)
     return x if inplace else as_tensor(y)
+
+
+def in_place(x: Tensor, function: Function) -> Tensor:
+    """``function`` of a plain, contiguous x, written over it; no gradient is recorded."""
+    return _compute(x, function, True)
 
 
 class _Activated(torch.autograd.Function):

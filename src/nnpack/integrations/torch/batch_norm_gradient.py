@@ -8,16 +8,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name everyone knows it by
 from torch import Tensor
 
+from nnpack.epilogue import Activation
 from nnpack.functional.normalization import batch_norm_gradient_program
-from nnpack.integrations.torch.eligibility import is_higher_order, is_plain
+from nnpack.integrations.torch.activations import Function
+from nnpack.integrations.torch.eligibility import is_direct, is_higher_order, is_plain
 from nnpack.integrations.torch.exchange import as_tensor
 from nnpack.integrations.torch.operator import Operator
 from nnpack.integrations.torch.threads import WORK_PER_FLOAT, take_threads
 from nnpack.runtime.memory import address, empty_output
 
-__all__ = ["are_images", "gradients", "is_vector"]
+__all__ = ["are_images", "gradients", "gradients_behind", "is_vector"]
 
 _RESULTS = ("y", "grad_gamma", "grad_beta")
 _program = functools.lru_cache(maxsize=1024)(batch_norm_gradient_program)
@@ -42,7 +45,29 @@ def gradients(
     """
     compute: Any = _gradient_by_pytorch if is_higher_order(grad) else _gradient
     found = compute(grad, *saved, training)
+    return _wanted(ctx, found)
+
+
+def _wanted(ctx: Any, found: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
     return tuple(g if n else None for g, n in zip(found, ctx.needs_input_grad, strict=False))
+
+
+def gradients_behind(
+    ctx: Any, grad: Tensor, saved: Sequence[Any], function: Function, eps: float
+) -> tuple[Tensor | None, ...]:
+    """`gradients` of training with an activation behind, ``grad`` being that of its output.
+
+    ``saved`` are images, weight, bias, mean and inverse_std. The activation's input is computed
+    from the images anew.
+    """
+    images, weight, bias, *moments = saved
+    if not is_higher_order(grad) and is_direct() and is_plain(grad):
+        words: Any = {"training": True, "bias": bias, "activation": function.activation}
+        found = _by_library(grad.contiguous(), images, weight, *moments, **words)
+        return _wanted(ctx, found)
+    inner = F.batch_norm(images, None, None, weight, bias, True, 0.0, eps)
+    masked = function.differentiate(grad, inner)
+    return gradients(ctx, masked, (images, weight, *moments), training=True)
 
 
 def _compute_gradient(
@@ -68,16 +93,21 @@ def _by_library(
     mean: Tensor,
     inverse_std: Tensor,
     training: bool,
+    bias: Tensor | None = None,
+    activation: Activation | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape = images.shape
     channels, pixels = shape[1], shape[2] * shape[3]
     found = empty_output(shape), np.zeros(channels, np.float32), np.zeros(channels, np.float32)
     if shape[0] and pixels and channels:
         threads = take_threads(WORK_PER_FLOAT * images.numel())
-        program = _program(shape[0], channels, pixels, weight is not None, training, threads)
+        flags = weight is not None, training, bias is not None
+        program = _program((shape[0], channels, pixels), flags, threads, activation)
         slots = dict(zip(_RESULTS, map(address, found), strict=True))
         if weight is not None:
             slots["gamma"] = weight.data_ptr()
+        if bias is not None:
+            slots["beta"] = bias.data_ptr()
         slots["x"], slots["grad"] = images.data_ptr(), grad.data_ptr()
         slots["mean"], slots["inverse_std"] = mean.data_ptr(), inverse_std.data_ptr()
         program.run(slots)

@@ -13,7 +13,13 @@ from torch.autograd.graph import increment_version
 
 from nnpack.errors import NnpackError
 from nnpack.functional.normalization import batch_norm_program, running_weights
-from nnpack.integrations.torch.batch_norm_gradient import are_images, gradients, is_vector
+from nnpack.integrations.torch.activations import Function, in_place
+from nnpack.integrations.torch.batch_norm_gradient import (
+    are_images,
+    gradients,
+    gradients_behind,
+    is_vector,
+)
 from nnpack.integrations.torch.eligibility import is_usable, records_gradients
 from nnpack.integrations.torch.exchange import as_tensor
 from nnpack.integrations.torch.operator import quick_apply
@@ -75,35 +81,44 @@ def is_fixed(running: Tensor | None) -> bool:
     return running is not None and (running.requires_grad or running.is_inference())
 
 
-def train(images: Tensor, vectors: Vectors, momentum: float, eps: float) -> Tensor:
-    """`batch_norm` in training, of what has been checked."""
+_Call = tuple[Vectors, float, float, Function | None]
+"""Vectors, momentum, eps, and the activation behind, if that is computed along."""
+
+
+def train(
+    images: Tensor, vectors: Vectors, momentum: float, eps: float, behind: Function | None = None
+) -> Tensor:
+    """`batch_norm` in training, of what has been checked, or what is ``behind`` of that."""
     weight, bias, *_ = vectors.tensors
-    call = vectors, momentum, eps
+    call = vectors, momentum, eps, behind
     if records_gradients(images, weight, bias):
         return _train_recorded(images, weight, bias, call)
     return _train(images, call)
 
 
-def _train(images: Tensor, call: tuple[Vectors, float, float], ctx: Any = None) -> Tensor:
+def _train(images: Tensor, call: _Call, ctx: Any = None) -> Tensor:
     """The images normalised, the running moments moved; ``ctx`` gets the moments of the images."""
     try:
         y, moments = _by_library(images, *call)
     except NnpackError:  # what we refuse, PyTorch may allow, or else reports
-        vectors, momentum, eps = call
+        vectors, momentum, eps, behind = call
         y, *moments = torch.native_batch_norm(images, *vectors.tensors, True, momentum, eps)
         y = y.contiguous()
+        if behind is not None:
+            in_place(y, behind)
     if ctx is not None:
         ctx.moments = moments
     return y
 
 
 def _by_library(
-    images: Tensor, vectors: Vectors, momentum: float, eps: float
+    images: Tensor, vectors: Vectors, momentum: float, eps: float, behind: Function | None
 ) -> tuple[Tensor, list[Tensor]]:
-    """The images normalised, their mean and inverse deviation."""
+    """The images normalised, and what is behind; their mean and inverse deviation."""
     shape, threads = images.shape, take_threads(WORK_PER_FLOAT * images.numel())
     channels, pixels = shape[1], shape[2] * shape[3]
-    program = _program((shape[0], channels, pixels), vectors.flags, threads, eps, None)
+    activation = None if behind is None else behind.activation
+    program = _program((shape[0], channels, pixels), vectors.flags, threads, eps, activation)
     assert program is not None  # there are two numbers a channel at least
     slots = {**vectors.slots, "x": images.data_ptr()}
     running = vectors.tensors[2:]
@@ -125,13 +140,17 @@ class _Training(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
-        images, weight, _, call = inputs
-        ctx.save_for_backward(images, weight)
+        images, weight, bias, call = inputs
+        ctx.eps, ctx.behind = call[2:]
+        ctx.save_for_backward(images, weight, *(() if ctx.behind is None else (bias,)))
         return _train(images, call, ctx)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
-        return *gradients(ctx, grad, (*ctx.saved_tensors, *ctx.moments), training=True), None
+        saved = *ctx.saved_tensors, *ctx.moments
+        if ctx.behind is None:
+            return *gradients(ctx, grad, saved, training=True), None
+        return *gradients_behind(ctx, grad, saved, ctx.behind, ctx.eps), None
 
 
 _train_recorded = quick_apply(_Training)

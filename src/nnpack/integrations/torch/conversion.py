@@ -10,6 +10,7 @@ import torch
 
 from nnpack.errors import DtypeError, ProblemError
 from nnpack.integrations.torch import activation_modules, modules, softmax_modules
+from nnpack.integrations.torch.sequential import merges, merging
 from nnpack.problem import Accuracy
 
 __all__ = ["convert"]
@@ -32,7 +33,8 @@ def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fas
     instances of subclasses of theirs (`nnpack.torch.Conv2d`, ...). Parameters, buffers, their
     gradients, hooks, modes and state dicts stay what they are. Subclasses of others (lazy or
     parametrised layers among them) are left alone. Layers that are converted already only take the
-    ``accuracy``.
+    ``accuracy``. A `torch.nn.Sequential` (or a subclass that inherits its ``forward``) in which an
+    activation follows a `BatchNorm2d` trains both in one pass (`nnpack.torch.Sequential`).
 
     With ``inplace`` the layers change where they stand; otherwise the modules are copied, and
     the copy shares all parameters and buffers with ``module``.
@@ -54,6 +56,9 @@ def convert(module: _Module, *, inplace: bool = False, accuracy: Accuracy = "fas
             layer.accuracy = accuracy
         if isinstance(layer, modules.BatchNorm2d):
             _take_plain_numbers(layer)
+    for sequence in module.modules():
+        if isinstance(sequence, torch.nn.Sequential) and merges(sequence):
+            sequence.__class__ = merging(type(sequence)) or type(sequence)
     return module
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nnpack.integrations.torch.activations import Function
 from nnpack.integrations.torch.averages import adaptive_avg_pool2d, avg_pool2d
 from nnpack.integrations.torch.batch_norm_training import Vectors, can_train, train
 from nnpack.integrations.torch.convolution import (
@@ -153,6 +154,20 @@ class BatchNorm2d(Named, torch.nn.BatchNorm2d):
 
     def forward(self, images: Tensor) -> Tensor:
         """As `torch.nn.BatchNorm2d`."""
+        return self._normalize(images, None)[0]
+
+    def forward_through(
+        self, images: Tensor, behind: torch.nn.Module, function: Function
+    ) -> Tensor:
+        """``behind(self(images))``; in one pass over memory where the library trains.
+
+        ``function`` is what ``behind`` computes.
+        """
+        y, complete = self._normalize(images, function)
+        return y if complete else behind(y)
+
+    def _normalize(self, images: Tensor, behind: Function | None) -> tuple[Tensor, bool]:
+        """The images normalised, and whether what is ``behind`` has been done to them as well."""
         self._check_input_dim(images)
         training, keeps = self.training, self.track_running_stats
         mean, variance, batches, weight, bias = self._tensors()
@@ -167,8 +182,9 @@ class BatchNorm2d(Named, torch.nn.BatchNorm2d):
         if training and can_train(images):
             vectors = self._found_vectors((weight, bias, mean, variance), images.shape[1])
             if vectors is not None:
-                return train(images, vectors, factor, self.eps)
-        return batch_norm(images, mean, variance, weight, bias, training or alone, factor, self.eps)
+                return train(images, vectors, factor, self.eps, behind), True
+        words = weight, bias, training or alone, factor, self.eps
+        return batch_norm(images, mean, variance, *words), False
 
     def _tensors(self) -> Any:
         """Parameters and buffers; `Module` looks elsewhere first, for 1 us each."""
