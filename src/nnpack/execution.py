@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from nnpack.codegen.compiler import compile_kernel, compile_kernels
 from nnpack.codegen.target import Target, host_target
 from nnpack.errors import ProblemError
-from nnpack.plan import Argument, Slot, Stage
+from nnpack.plan import Argument, Routine, Slot, Stage, kernels_of
 from nnpack.runtime.calls import MOST_WORDS, program_words
 from nnpack.runtime.memory import address, borrow_workspace, return_workspace
 from nnpack.runtime.workers import caller_of, kernels_of_runs, run_frame
@@ -35,7 +35,7 @@ def compile_stages(stages: tuple[Stage, ...], target: Target, threads: int) -> N
     Takes a fifth off the time of compiling one after the other, when they are wanted.
     """
     runs = kernels_of_runs(threads) if target == host_target() else ()
-    compile_kernels([*runs, *(stage.kernel for stage in stages)], target)
+    compile_kernels([*runs, *kernels_of(stages)], target)
 
 
 class Program:
@@ -166,13 +166,15 @@ def _lay_out(
             argument = stage.arguments[name]
             if isinstance(argument, Slot):
                 relocations.append((argument.name, len(words), argument.offset))
-            words.append(_word(argument))
+            words.append(_word(argument, target))
     return words, tuple(relocations)
 
 
-def _word(argument: Argument) -> int:
+def _word(argument: Argument, target: Target) -> int:
     if isinstance(argument, Slot):
         return 0
+    if isinstance(argument, Routine):
+        return compile_kernel(argument.kernel, target)
     if isinstance(argument, float):
         return int(struct.unpack("<i", struct.pack("<f", argument))[0])
     return argument

@@ -6,16 +6,18 @@ the call are `Slot` values. A `Plan` is a tuple of stages with the weight format
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnpack.frozen import dataclass, field, replace
 
 if TYPE_CHECKING:
+    from nnpack.codegen.compiler import Specification
     from nnpack.kernels.stage import Kernel
 
 __all__ = [
     "Plan",
+    "Routine",
     "Slot",
     "Stage",
     "WeightFormat",
@@ -23,6 +25,7 @@ __all__ = [
     "chain_plans",
     "combine_plans",
     "in_workspace",
+    "kernels_of",
     "packed_in_workspace",
     "place_values",
     "profiled",
@@ -41,7 +44,18 @@ class Slot:
     offset: int = 0
 
 
-Argument = int | float | Slot
+@dataclass(frozen=True)
+class Routine:
+    """The address of a function that a stage calls, the entry of ``kernel``.
+
+    Stages that share a part of their code are compiled once for it: what else they are made of may
+    differ.
+    """
+
+    kernel: Specification
+
+
+Argument = int | float | Slot | Routine
 
 
 @dataclass(frozen=True)
@@ -51,6 +65,13 @@ class Stage:
     kernel: Kernel
     tasks: int
     arguments: Mapping[str, Argument] = field(hash=False)
+
+
+def kernels_of(stages: Iterable[Stage]) -> Iterator[Specification]:
+    """All that has to be compiled for ``stages``: their kernels, and the routines these call."""
+    for stage in stages:
+        yield stage.kernel
+        yield from (v.kernel for v in stage.arguments.values() if isinstance(v, Routine))
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@
  * CASE is a row of 64-bit integers: the number of slots and of stages, the slot that is written to
  * OUTPUT, whether arrays begin at a forbidden page (1) or end at one (0), and the number of workers;
  * for each slot its bytes, and whether they follow, and then they do; for each stage its kernel, its
- * tasks and its words, and for each word a slot (or -1) and a number to add. Slots without bytes
- * start as all ones, which is NaN. Tasks are done one at a time, by workers of different numbers.
+ * tasks and its words, and for each word a slot and a number to add, or -1 and a number, or -2 and a
+ * kernel whose address it is. Slots without bytes start as all ones, which is NaN. Tasks are done
+ * one at a time, by workers of different numbers.
  */
 #include <stdint.h>
 #include <stdio.h>
@@ -17,7 +18,7 @@
 typedef void stage(int64_t *arguments, int64_t first, int64_t last, int64_t worker);
 extern stage *const kernels[];
 
-enum { PAGE = 1 << 16, MOST_SLOTS = 16, MOST_WORDS = 128 };
+enum { PAGE = 1 << 16, MOST_SLOTS = 16, MOST_WORDS = 128, NUMBER = -1, ROUTINE = -2 };
 
 static void check(int good, const char *what) {
     if (!good) {
@@ -47,7 +48,10 @@ static void run_stage(FILE *file, char *const *slots, int64_t threads) {
     check(words <= MOST_WORDS, "too many words");
     for (int64_t n = 0; n < words; n++) {
         int64_t slot = next(file), number = next(file);
-        arguments[n] = slot < 0 ? number : (int64_t)(intptr_t)slots[slot] + number;
+        if (slot == ROUTINE)
+            arguments[n] = (int64_t)(intptr_t)kernels[number];
+        else
+            arguments[n] = slot == NUMBER ? number : (int64_t)(intptr_t)slots[slot] + number;
     }
     for (int64_t task = 0; task < tasks; task++)
         kernels[kernel](arguments, task, task + 1, task % threads);

@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from nnpack.codegen.compiler import ENTRY, emit_object
+from nnpack.codegen.compiler import ENTRY, Specification, emit_object
 from nnpack.codegen.target import Target
-from nnpack.kernels.stage import Kernel
-from nnpack.plan import Argument, Plan, Slot, Stage
+from nnpack.plan import Argument, Plan, Routine, Slot, Stage, kernels_of
 
 PREFIX = "aarch64-linux-gnu-"
 EMULATOR = "qemu-aarch64"
 SLOTS = ("x", "weight", "bias", "scale", "residual", "slopes", "packed", "workspace", "y")
 DRIVER = pathlib.Path(__file__).with_name("driver.c")
 SECONDS = 300
+# What words are that no slot stands in.
+NUMBER, ROUTINE = -1, -2
 
 Array = npt.NDArray[np.float32]
 
@@ -38,7 +39,7 @@ class Emulator:
 
     folder: pathlib.Path
     target: Target
-    _objects: dict[Kernel, int] = field(default_factory=dict)
+    _objects: dict[Specification, int] = field(default_factory=dict)
     _programs: dict[tuple[int, ...], pathlib.Path] = field(default_factory=dict)
 
     def run(
@@ -49,7 +50,7 @@ class Emulator:
         Every array stands beside a forbidden page, ``before`` or after it.
         """
         stages = (*plan.weight_format.stages, *plan.stages)
-        numbers = sorted({self._object(stage.kernel) for stage in stages})
+        numbers = sorted({self._object(kernel) for kernel in kernels_of(stages)})
         y_bytes = 4 * int(np.prod(y_shape))
         sizes = {"packed": plan.weight_format.nbytes, "workspace": plan.workspace_bytes}
         words = [len(SLOTS), len(stages), SLOTS.index("y"), int(before), plan.threads]
@@ -62,12 +63,25 @@ class Emulator:
                 file.write(_packed([nbytes, bool(content)]) + content)
             for stage in stages:
                 kernel = numbers.index(self._object(stage.kernel))
-                file.write(_packed([kernel, stage.tasks, *_stage_words(stage)]))
+                described = self._stage_words(stage, numbers)
+                file.write(_packed([kernel, stage.tasks, *described]))
         program = self._program(tuple(numbers))
         _call(EMULATOR, str(program), str(case), str(output))
         return np.fromfile(output, np.float32).reshape(y_shape)
 
-    def _object(self, kernel: Kernel) -> int:
+    def _stage_words(self, stage: Stage, numbers: Sequence[int]) -> Iterator[int]:
+        """The number of words, and two integers for each."""
+        yield len(stage.kernel.fields)
+        for name in stage.kernel.fields:
+            argument = stage.arguments[name]
+            if isinstance(argument, Slot):
+                yield from (SLOTS.index(argument.name), argument.offset)
+            elif isinstance(argument, Routine):
+                yield from (ROUTINE, numbers.index(self._object(argument.kernel)))
+            else:
+                yield from (NUMBER, _number(argument))
+
+    def _object(self, kernel: Specification) -> int:
         """The number of the object of ``kernel``, made when it is new."""
         if kernel not in self._objects:
             number = len(self._objects)
@@ -95,19 +109,6 @@ class Emulator:
 
 def _content(values: Array | None) -> bytes:
     return b"" if values is None else np.ascontiguousarray(values).tobytes()
-
-
-def _stage_words(stage: Stage) -> Iterator[int]:
-    """The number of words, and two integers for each."""
-    yield len(stage.kernel.fields)
-    for name in stage.kernel.fields:
-        argument = stage.arguments[name]
-        if isinstance(argument, Slot):
-            yield SLOTS.index(argument.name)
-            yield argument.offset
-        else:
-            yield -1
-            yield _number(argument)
 
 
 def _number(argument: Argument) -> int:

@@ -15,7 +15,7 @@ from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.codegen.compiler import emit_object
 from nnpack.codegen.target import AVX512, KIB, NEON, CacheSizes, Target, host_target
 from nnpack.errors import AlgorithmError
-from nnpack.plan import Plan
+from nnpack.plan import Plan, kernels_of
 from nnpack.problem import Problem
 from tests import oracle
 from tests.guard import Side
@@ -211,5 +211,5 @@ def test_workspace_stays_within_a_quarter_of_the_last_level_cache(
 @BY_ALGORITHM
 def test_compiles_for_neon(algorithm: FourierAlgorithm) -> None:
     plan = algorithm.build(problem_of((27, 27), (5, 5), (64, 192)), NEON, 1)
-    for stage in (*plan.stages, *plan.weight_format.stages):
-        assert emit_object(stage.kernel, NEON)
+    for kernel in kernels_of((*plan.stages, *plan.weight_format.stages)):
+        assert emit_object(kernel, NEON)

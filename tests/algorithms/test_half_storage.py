@@ -20,6 +20,7 @@ from nnpack.arrays import element_strides
 from nnpack.codegen.compiler import emit_object
 from nnpack.codegen.target import AVX2, AVX512, NEON, X86_64, Target, host_target
 from nnpack.kernels.storage import SCALE_BYTES
+from nnpack.plan import kernels_of
 from nnpack.planner import explain, make_plan
 from nnpack.problem import Accuracy, Problem
 from tests import oracle
@@ -234,8 +235,8 @@ def test_kernels_convert_without_a_library(target: Target, name: str) -> None:
     (algorithm,) = (a for a in ALGORITHMS if a.name == name)
     problem = _taken(algorithm, target)[0]
     plan = algorithm.build(problem, target, 1)
-    for stage in (*plan.stages, *plan.weight_format.stages):
-        code = emit_object(stage.kernel, target)
+    for kernel in kernels_of((*plan.stages, *plan.weight_format.stages)):
+        code = emit_object(kernel, target)
         assert not any(name in code for name in (b"extendhf", b"truncsfhf", b"h2f", b"f2h"))
 
 

@@ -6,9 +6,9 @@ import pytest
 
 from nnpack.algorithms.base import Algorithm
 from nnpack.algorithms.table import ALGORITHMS
-from nnpack.codegen.compiler import emit_object
+from nnpack.codegen.compiler import Specification, emit_object
 from nnpack.codegen.target import NEON
-from nnpack.kernels.stage import Kernel
+from nnpack.plan import kernels_of
 from nnpack.problem import Elu, Problem
 
 PROBLEMS = [
@@ -22,12 +22,12 @@ PROBLEMS = [
 ]
 
 
-def _kernels(algorithm: Algorithm) -> set[Kernel]:
+def _kernels(algorithm: Algorithm) -> set[Specification]:
     taken = [p for p in PROBLEMS if algorithm.refusal(p, NEON) is None]
     # Two threads may ask for other stages than one.
     plans = [algorithm.build(problem, NEON, threads) for problem in taken for threads in (1, 8)]
     stages = [stage for plan in plans for stage in (*plan.stages, *plan.weight_format.stages)]
-    return {stage.kernel for stage in stages}
+    return set(kernels_of(stages))
 
 
 # The tiles between these bring no instruction of their own.

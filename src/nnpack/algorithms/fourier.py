@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from nnpack.algorithms.base import (
     FLOAT_BYTES,
@@ -24,6 +24,7 @@ from nnpack.algorithms.tile_plan import (
     BLOCK_SCALES,
     Blocking,
     Grid,
+    Transforms,
     choose_blocking,
     last_channels,
     tile_stages,
@@ -37,9 +38,6 @@ from nnpack.maths.expectation import expected_fourier_error, fourier_rounding
 from nnpack.maths.form import Form
 from nnpack.plan import Plan, Stage, WeightFormat
 from nnpack.problem import Problem, WeightStorage
-
-if TYPE_CHECKING:
-    from nnpack.kernels.tile_stage import Part
 
 # The share of peak that the products reach, and the cycles a vector of V or M takes from x or to
 # y, transposed and transformed both ways, by the tile. Fitted to 13 layers on Zen 4, so that
@@ -107,16 +105,14 @@ class FourierAlgorithm:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
-        from nnpack.kernels.fourier import Fourier
+        from nnpack.kernels.fourier import FourierInput, FourierOutput
 
         shape, _ = self._choose(problem, target)
         blocking = _blocking(shape, problem, target, threads, self._scale)
-        tile = blocking.tile
-
-        def kernel(part: Part) -> Fourier:
-            return Fourier(shape, tile, part, problem.epilogue.kind, blocking.storage)
-
-        stages, floats = tile_stages(problem, blocking, threads, kernel)
+        tile, kind = blocking.tile, problem.epilogue.kind
+        output = FourierOutput(shape, kind, blocking.storage)
+        transforms = Transforms(FourierInput(shape), output, {"plane_columns": 0})
+        stages, floats = tile_stages(problem, blocking, threads, transforms)
         plan = Plan(
             algorithm=self.name,
             stages=stages,

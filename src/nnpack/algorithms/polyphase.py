@@ -15,7 +15,6 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div
 from nnpack.algorithms.tile_plan import (
@@ -32,6 +31,7 @@ from nnpack.algorithms.winograd_plan import (
     winograd_format,
     winograd_seconds,
     winograd_storage,
+    winograd_transforms,
 )
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass, replace
@@ -39,9 +39,6 @@ from nnpack.kernels.transpose import BLOCK, padded_columns
 from nnpack.kernels.winograd_shape import TileShape
 from nnpack.plan import Argument, Plan, combine_plans
 from nnpack.problem import Problem
-
-if TYPE_CHECKING:
-    from nnpack.kernels.tile_stage import Part
 
 # Kernels that one layer may compile: a pair of spans has a stage of its own.
 MAX_STAGES = 9
@@ -197,19 +194,14 @@ def _plan(
     name: str, problem: Problem, target: Target, threads: int, down: Span, across: Span
 ) -> Plan:
     """The plan of one pair of spans, from its first output on."""
-    from nnpack.kernels.winograd import Winograd
-
     shape = _shape(problem, target.lanes, down, across)
     blocking = _blocking(problem, target, threads, down, across)
-
-    def kernel(part: Part) -> Winograd:
-        return Winograd(shape, blocking.tile, part, problem.epilogue.kind, blocking.storage)
-
     words = _arguments(problem, down, across)
-    stages, floats = tile_stages(problem, blocking, threads, kernel)
+    transforms = winograd_transforms(problem, shape, blocking, words)
+    stages, floats = tile_stages(problem, blocking, threads, transforms)
     return Plan(
         algorithm=name,
-        stages=tuple(replace(s, arguments={**s.arguments, **words}) for s in stages),
+        stages=stages,
         weight_format=winograd_format(problem, shape, blocking, words),
         workspace_bytes=FLOAT_BYTES * floats,
         threads=threads,
@@ -222,16 +214,14 @@ def _arguments(problem: Problem, down: Span, across: Span) -> dict[str, Argument
     (d_h, d_w), (top, _, left, _) = problem.dilation, problem.padding
     axes = zip((down, across), problem.kernel, strict=True)
     first_h, first_w = (span.first if span.bounded(taps) else 0 for span, taps in axes)
-    words = {
+    return {
         "step_h": d_h,
         "step_w": d_w,
         "phases_h": down.phases,
         "phases_w": across.phases,
+        "phase_blocks": 0,
         "pad_top": top - down.start - first_h * d_h,
         "pad_left": left - across.start - first_w * d_w,
         "out_height": problem.out_height - down.start,
         "out_width": problem.out_width - across.start,
     }
-    # No strides.
-    unused = "depth", "phase_blocks", "steps_row", "steps_column", "steps_corner"
-    return {**words, **dict.fromkeys(unused, 0)}

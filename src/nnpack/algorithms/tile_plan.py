@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import (
@@ -21,12 +21,11 @@ from nnpack.algorithms.tile_sharing import TileCosts
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile
-from nnpack.plan import Argument, Slot, Stage
+from nnpack.plan import Argument, Routine, Slot, Stage
 from nnpack.problem import Problem, WeightStorage
 
 if TYPE_CHECKING:
-    from nnpack.kernels.stage import Kernel
-    from nnpack.kernels.tile_stage import Part
+    from nnpack.codegen.compiler import Specification
 
 Pair = tuple[int, int]
 
@@ -340,12 +339,28 @@ def _stay_cached(nbytes: float, target: Target) -> bool:
     return nbytes <= LAST_LEVEL_SHARE * target.caches.l3
 
 
+@dataclass(frozen=True)
+class Transforms:
+    """The routines of both sides of tiles, and the words they have besides."""
+
+    input: Specification
+    output: Specification
+    words: Mapping[str, Argument]
+    strided: bool = False
+
+
 def tile_stages(
-    problem: Problem, blocking: Blocking, threads: int, kernel: Callable[[Part], Kernel]
+    problem: Problem, blocking: Blocking, threads: int, transforms: Transforms
 ) -> tuple[tuple[Stage, ...], int]:
     """One fused stage over blocks of tiles, or two when there are too few; and their floats."""
-    words = _arguments(problem, blocking)
+    from nnpack.kernels.tile_stage import Part, TileStage
+
+    words = {**_arguments(problem, blocking), **_routines(blocking, transforms)}
     blocks, grid = problem.groups * blocking.blocks, blocking.grid
+
+    def kernel(part: Part) -> TileStage:
+        return TileStage(part, grid.fold, problem.epilogue.kind, blocking.storage)
+
     v_floats, m_floats = blocking.v_floats, blocking.m_floats
     if blocking.fused:
         scratch = v_floats + m_floats
@@ -361,6 +376,27 @@ def tile_stages(
     return stages, shared + threads * m_floats
 
 
+# Words of strides and dilations.
+STEP_WORDS = (
+    *("step_h", "step_w", "phases_h", "phases_w", "depth"),
+    *("phase_blocks", "steps_row", "steps_column", "steps_corner"),
+)
+
+
+def _routines(blocking: Blocking, transforms: Transforms) -> dict[str, Argument]:
+    """The words of the routines, and their own."""
+    from nnpack.kernels.tiles import TileProduct
+
+    product = TileProduct(blocking.tile, blocking.storage, transforms.strided)
+    return {
+        "transform_input": Routine(transforms.input),
+        "multiply": Routine(product),
+        "transform_output": Routine(transforms.output),
+        **dict.fromkeys(STEP_WORDS, 0),
+        **transforms.words,
+    }
+
+
 def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
     grid = blocking.grid
     return {
@@ -372,7 +408,9 @@ def _arguments(problem: Problem, blocking: Blocking) -> dict[str, Argument]:
         "steps": blocking.steps,
         "input_units": grid.input_blocks // grid.shared_load,
         "group_out_channels": problem.group_out_channels,
+        "planes": grid.planes,
         "panels": blocking.panels,
+        "panel_vectors": blocking.tile.nv,
         "chunk_panels": blocking.chunk_panels,
         "tiles_h": grid.tiles_h,
         "tiles_w": grid.tiles_w,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Algorithm, Estimate, ceil_div, round_up
 from nnpack.algorithms.channel_sums import with_merged_statistics
@@ -24,15 +23,12 @@ from nnpack.algorithms.winograd_plan import (
     winograd_format,
     winograd_seconds,
     winograd_storage,
+    winograd_transforms,
 )
 from nnpack.codegen.target import Target
-from nnpack.frozen import replace
 from nnpack.kernels.winograd_shape import TileShape
 from nnpack.plan import Argument, Plan
 from nnpack.problem import Problem
-
-if TYPE_CHECKING:
-    from nnpack.kernels.tile_stage import Part
 
 MAX_TAPS = 7
 
@@ -112,21 +108,14 @@ class WinogradAlgorithm:
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One fused stage over blocks of tiles, or two when there are too few blocks."""
-        from nnpack.kernels.winograd import Winograd
-
-        shape, blocking = (
-            self.shape(problem, target.lanes),
-            self._blocking(problem, target, threads),
-        )
-        tile, words = blocking.tile, _step_arguments(problem, shape, blocking, target.lanes)
-
-        def kernel(part: Part) -> Winograd:
-            return Winograd(shape, tile, part, problem.epilogue.kind, blocking.storage)
-
-        stages, floats = tile_stages(problem, blocking, threads, kernel)
+        shape = self.shape(problem, target.lanes)
+        blocking = self._blocking(problem, target, threads)
+        words = _step_arguments(problem, shape, blocking, target.lanes)
+        transforms = winograd_transforms(problem, shape, blocking, words)
+        stages, floats = tile_stages(problem, blocking, threads, transforms)
         plan = Plan(
             algorithm=self.name,
-            stages=tuple(replace(s, arguments={**s.arguments, **words}) for s in stages),
+            stages=stages,
             weight_format=winograd_format(problem, shape, blocking, words),
             workspace_bytes=FLOAT_BYTES * floats,
             threads=threads,

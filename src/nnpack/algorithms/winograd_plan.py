@@ -13,7 +13,7 @@ from nnpack.algorithms.storage import (
     transformed_storage,
     transformed_weight,
 )
-from nnpack.algorithms.tile_plan import Blocking, tiles_seconds
+from nnpack.algorithms.tile_plan import Blocking, Transforms, tiles_seconds
 from nnpack.codegen.target import Target
 from nnpack.frozen import replace
 from nnpack.kernels.tiles import CHAIN_CHANNELS
@@ -76,6 +76,21 @@ def winograd_detail(shape: TileShape, blocking: Blocking) -> str:
     return (
         f"F({m_h}x{m_w}, {r_h}x{r_w}), "
         f"{tile.mr}x{tile.nv * blocking.lanes} tile, {blocking.block_tiles} tiles a block"
+    )
+
+
+def winograd_transforms(
+    problem: Problem, shape: TileShape, blocking: Blocking, words: Mapping[str, Argument]
+) -> Transforms:
+    """The routines of both sides; ``words`` are those of strides and dilations."""
+    from nnpack.kernels.winograd import WinogradInput, WinogradOutput, input_shape, output_shape
+
+    kind = problem.epilogue.kind
+    return Transforms(
+        WinogradInput(input_shape(shape)),
+        WinogradOutput(output_shape(shape), kind, blocking.storage),
+        {**words, "plane_columns": shape.t[1]},
+        shape.strided,
     )
 
 

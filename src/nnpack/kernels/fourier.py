@@ -1,20 +1,17 @@
 """Fourier convolution: overlap-save tiles, real matrix products of their spectra.
 
-The mathematics is that of `maths.fourier`; channels stand in the lanes throughout.
+The mathematics is that of `maths.fourier`; channels stand in the lanes throughout. `tile_stage`
+calls these routines.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from nnpack.codegen.compiler import ENTRY
 from nnpack.frozen import dataclass
-from nnpack.kernels.epilogue import epilogue_fields
 from nnpack.kernels.fourier_shape import FourierShape
-from nnpack.kernels.gemm import GemmTile
-from nnpack.kernels.stage import profile_fields
-from nnpack.kernels.storage import scaled_fields
-from nnpack.kernels.tile_stage import TILE_FIELDS, Part, emit_tile_stage
-from nnpack.kernels.tiles import MULTIPLY_FIELDS, emit_multiply_function
+from nnpack.kernels.tile_stage import TILE_FIELDS, tile_fields
 from nnpack.problem import EpilogueKind, WeightStorage
 
 if TYPE_CHECKING:
@@ -22,39 +19,32 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fourier:
-    """The stage of blocks of tiles: ``part`` of what is to be done with them."""
+class FourierInput:
+    """The routine ``transform_input`` for tiles of ``shape``."""
 
     shape: FourierShape
-    tile: GemmTile
-    part: Part
-    epilogue: EpilogueKind
-    storage: WeightStorage = "float32"
-    profile: bool = False
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The argument words."""
-        return {
-            **TILE_FIELDS,
-            **MULTIPLY_FIELDS,
-            **scaled_fields("weight", self.storage),
-            **epilogue_fields(self.epilogue),
-            **profile_fields(self.profile),
-        }
 
     def emit(self, asm: Assembler) -> None:
-        """Emit the stage."""
+        """Emit the routine."""
         from nnpack.kernels.fourier_input import InputTransform
+
+        InputTransform(asm, self.shape, TILE_FIELDS).emit(ENTRY, exported=True)
+
+
+@dataclass(frozen=True)
+class FourierOutput:
+    """The routine ``transform_output`` for tiles of ``shape``."""
+
+    shape: FourierShape
+    epilogue: EpilogueKind
+    storage: WeightStorage = "float32"
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the routine."""
         from nnpack.kernels.fourier_output import OutputTransform
         from nnpack.kernels.stored_sums import emit_sum_tiles
 
-        fields = self.fields
-        if self.part in ("all", "input"):
-            InputTransform(asm, self.shape, fields).emit()
-        if self.part in ("all", "output"):
-            emit_multiply_function(asm, fields, self.tile, self.shape.form.planes)
-            if self.epilogue.statistics:
-                emit_sum_tiles(asm, fields, self.shape.m)
-            OutputTransform(asm, self.shape, fields, self.tile.nv, self.epilogue).emit()
-        emit_tile_stage(asm, fields, self.part, self.shape.form.fold, self.profile)
+        fields = tile_fields(self.storage, self.epilogue)
+        if self.epilogue.statistics:
+            emit_sum_tiles(asm, fields, self.shape.m)
+        OutputTransform(asm, self.shape, fields, self.epilogue).emit()

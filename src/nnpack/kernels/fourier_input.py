@@ -46,11 +46,12 @@ class InputTransform:
         self.reach = -(-self.n_w // self.width) * self.width
         self.row_floats = shape.n * asm.lanes
 
-    def emit(self) -> None:
-        """Define the function."""
+    def emit(self, name: str = "transform_input", *, exported: bool = False) -> None:
+        """Define the function ``name``."""
         asm, lanes, fold = self.asm, self.asm.lanes, self.shape.form.fold
         with asm.function(
-            "transform_input",
+            name,
+            exported=exported,
             block="pointer",
             x="pointer",
             v="pointer",

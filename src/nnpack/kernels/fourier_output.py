@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from nnpack.codegen.assembler import Assembler, Value
+from nnpack.codegen.compiler import ENTRY
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, Residuals
 from nnpack.kernels.fourier_shape import Columns, FourierShape, complex_columns, real_columns
@@ -33,30 +34,30 @@ class _Channels:
 
 
 class OutputTransform:
-    """Emits ``transform_output`` for a block of tiles and panels first .. last.
+    """Emits the routine ``transform_output``: a block of tiles and panels first .. last.
 
     Columns of M are transformed into a buffer ``[row][packed column][lanes]``, rows from there
-    through the epilogue into y. ``nv`` is the number of vectors in a panel.
+    through the epilogue into y.
     """
 
     def __init__(
-        self, asm: Assembler, shape: FourierShape, fields: Fields, nv: int, kind: EpilogueKind
+        self, asm: Assembler, shape: FourierShape, fields: Fields, kind: EpilogueKind
     ) -> None:
         self.asm = asm
         self.shape = shape
         self.fields = fields
-        self.nv = nv
         self.kind = kind
         self.row_floats = shape.n * asm.lanes
         # A pooled tile stores a row for two, and a column for two.
         self.step = 2 if kind.pool else 1
 
     def emit(self) -> None:
-        """Define the function."""
+        """Emit the routine."""
         asm, lanes = self.asm, self.asm.lanes
         form, side, fold = self.shape.form, self.shape.output, self.shape.form.fold
         with asm.function(
-            "transform_output",
+            ENTRY,
+            exported=True,
             block="pointer",
             m="pointer",
             y="pointer",
@@ -72,11 +73,11 @@ class OutputTransform:
             buffer = asm.local_floats(self.shape.m[0] * self.row_floats)
             for lane in range(lanes):
                 asm.store_index(args["y_c"] * lane, offsets, lane)
-            vectors = asm.ceil_div(args["group_out_channels"], lanes)
-            with asm.loop(asm.minimum(last * self.nv, vectors), start=first * self.nv) as k:
+            vectors, nv = asm.ceil_div(args["group_out_channels"], lanes), args["panel_vectors"]
+            with asm.loop(asm.minimum(last * nv, vectors), start=first * nv) as k:
                 channels = self._channels(args, epilogue, group, k * lanes, offsets)
                 plane = y + k * lanes * args["y_c"]
-                source = m + (k - first * self.nv) * args["block_tiles"] * lanes
+                source = m + (k - first * nv) * args["block_tiles"] * lanes
                 walk = TileWalk(asm, args, start)
                 with asm.loop(count, carry=walk.state) as tile:
                     place = source + tile * (fold * lanes)

@@ -1,17 +1,24 @@
 """The stage of transform-domain convolution: input transform, products and output transform.
 
-A family of transforms (Winograd, Fourier) defines the functions ``transform_input`` and
-``transform_output``, `tiles` defines ``multiply``; what calls them for which tiles is here.
+These three are *routines*, compiled by themselves, whose addresses the stage is passed: a family of
+transforms (Winograd, Fourier) has the specifications of the first and the last, `tiles` that of the
+products; what calls them for which tiles is here. The images of a network differ in their sizes,
+and so do register tiles of products, and blocks and stages for threads: with another of these
+nothing but the products is compiled anew, which most other layers share.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from nnpack.kernels.stage import Arguments, Fields, PhaseTimer, emit_stage
+from nnpack.frozen import dataclass
+from nnpack.kernels.epilogue import epilogue_fields
+from nnpack.kernels.stage import Arguments, Fields, PhaseTimer, emit_stage, profile_fields
+from nnpack.kernels.storage import scaled_fields
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
+    from nnpack.problem import EpilogueKind, WeightStorage
 
 Part = Literal["all", "input", "output"]
 """What of a block of tiles a stage does.
@@ -49,25 +56,72 @@ TILE_FIELDS: Fields = {
             "y_c",
             "y_h",
             "y_w",
+            "transform_input",
+            "multiply",
+            "transform_output",
+            "planes",
+            "plane_columns",
+            "channel_blocks",
+            "steps",
+            "panels",
+            "panel_vectors",
+            "block_tiles",
+            "v_f",
+            "m_f",
+            "step_h",
+            "step_w",
+            "phases_h",
+            "phases_w",
+            "depth",
+            "phase_blocks",
+            "steps_row",
+            "steps_column",
+            "steps_corner",
         ),
         "index",
     ),
 }
-"""The words that every such stage has, beside `tiles.MULTIPLY_FIELDS` and the weights.
+"""The words that every such stage has, beside the weights and the epilogue.
 
-``stage_tiles`` are the tiles of a block and ``input_units`` the blocks of input channels
-that are loaded, each a task of the input side. The rows
-and the depth of the products are ``rows`` times as many.
+``stage_tiles`` are the tiles of a block and ``input_units`` the blocks of input channels that are
+loaded, each a task of the input side. Of the products there are ``planes``, in rows of
+``plane_columns``; their depth is ``steps``, as far as it counts, of ``channel_blocks`` times lanes.
+The rows and the depth of the products are ``rows`` times as many. ``step_h`` and what follows are
+of strides and dilations.
 """
 
 
-def emit_tile_stage(asm: Assembler, fields: Fields, part: Part, rows: int, profile: bool) -> None:
-    """Emit the stage; the functions that ``part`` needs are defined.
+def tile_fields(storage: WeightStorage, epilogue: EpilogueKind | None = None) -> dict[str, str]:
+    """The words of a stage, or those of them that do not depend on the epilogue.
+
+    The first of each are those of the other, so that stages of any epilogue share their products.
+    """
+    words = {**TILE_FIELDS, **scaled_fields("weight", storage)}
+    return words if epilogue is None else {**words, **epilogue_fields(epilogue)}
+
+
+@dataclass(frozen=True)
+class TileStage:
+    """The stage of blocks of tiles: ``part`` of what is to be done with them.
 
     ``rows`` is the number of rows of the products a tile has.
     """
-    with emit_stage(asm, fields) as (args, first, last, worker):
-        _Tasks(asm, args, part, rows, profile).emit(first, last, worker)
+
+    part: Part
+    rows: int
+    epilogue: EpilogueKind
+    storage: WeightStorage = "float32"
+    profile: bool = False
+
+    @property
+    def fields(self) -> Fields:
+        """The argument words."""
+        return {**tile_fields(self.storage, self.epilogue), **profile_fields(self.profile)}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        with emit_stage(asm, self.fields) as (args, first, last, worker):
+            _Tasks(asm, args, self.part, self.rows, self.profile).emit(first, last, worker)
 
 
 class _Tasks:
@@ -110,11 +164,11 @@ class _Tasks:
 
     def _emit_input(self, block: Value, first: Value, last: Value, v: Value) -> None:
         """Transform channel blocks first .. last of one block of tiles into ``v``."""
-        asm, args = self.asm, self.args
+        args = self.args
         group, start, count = self._place(block)
         x = args["x"] + group * args["channels"] * args["x_c"]
         with self.timer.phase("input transform"):
-            asm.call("transform_input", args.block, x, v, start, count, first, last)
+            self._call("transform_input", x, v, start, count, first, last)
 
     def _emit_output(self, block: Value, chunk: Value, v: Value, m: Value) -> None:
         """Multiply one block of tiles by a chunk of panels, and transform the products into y."""
@@ -124,6 +178,10 @@ class _Tasks:
         last = asm.minimum(first + args["chunk_panels"], args["panels"])
         y = args["y"] + group * args["group_out_channels"] * args["y_c"]
         with self.timer.phase("multiplication"):
-            asm.call("multiply", args.block, v, m, group, count * self.rows, first, last)
+            self._call("multiply", v, m, group, count * self.rows, first, last)
         with self.timer.phase("output transform"):
-            asm.call("transform_output", args.block, m, y, group, start, count, first, last)
+            self._call("transform_output", m, y, group, start, count, first, last)
+
+    def _call(self, routine: str, *words: Value) -> None:
+        """Call what stands at the address ``routine``."""
+        self.asm.call_address(self.args[routine], self.args.block, *words)

@@ -14,72 +14,77 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from nnpack.codegen.compiler import ENTRY
+from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile, emit_blocked_product
-from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.stage import Arguments
 from nnpack.kernels.storage import emit_inverse_scale
+from nnpack.kernels.tile_stage import tile_fields
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
     from nnpack.kernels.epilogue import Epilogue, Residuals
+    from nnpack.problem import WeightStorage
 
 # Channels summed in one chain of additions; longer sums are sums of such chains, which keeps the
 # rounding error from growing with the number of channels.
 CHAIN_CHANNELS = 512
 
-MULTIPLY_FIELDS = dict.fromkeys(
-    ("channel_blocks", "steps", "panels", "block_tiles", "v_f", "m_f"), "index"
-)
-"""The words of `emit_multiply_function`, beside those of the weights (`storage.scaled_fields`).
 
-``steps``: the depth of the products, as far as it counts, of ``channel_blocks`` times lanes.
-"""
+@dataclass(frozen=True)
+class TileProduct:
+    """The routine ``multiply``: M for panels first .. last of one block of ``count`` tiles.
 
-
-DepthAt = Callable[[Arguments, "Value"], "Value"]
-
-
-def full_depth(args: Arguments, _: Value) -> Value:
-    """All channels, at every frequency."""
-    return args["steps"]
-
-
-def emit_multiply_function(
-    asm: Assembler,
-    fields: Fields,
-    tile: GemmTile,
-    frequencies: int,
-    depth_at: DepthAt = full_depth,
-) -> None:
-    """Define ``multiply``: M for panels first .. last of one block of ``count`` tiles.
-
-    ``depth_at(args, f)`` is the number of channels that count at frequency f, the first ones.
-    Rows up to the next multiple of mr are computed. Where ``fields`` have a scale of the weights, M
-    is divided by it.
+    Rows up to the next multiple of mr are computed. M is divided by the scale of ``storage``, if
+    it has one. ``strided``: at the last row and column of planes fewer channels count.
     """
-    with asm.function(
-        "multiply",
-        block="pointer",
-        v="pointer",
-        m="pointer",
-        group="index",
-        count="index",
-        first="index",
-        last="index",
-    ) as (block, v, m, group, count, first, last):
-        args = Arguments(asm, block, fields)
-        row = args["block_tiles"] * asm.lanes
-        panel_floats = args["channel_blocks"] * (asm.lanes * tile.nv * asm.lanes)
-        panels = args["panels"]
-        u = args["weight"] + group * panels * panel_floats * frequencies
-        with asm.loop(frequencies) as f:
-            v_f, m_f = v + f * args["v_f"], m + f * args["m_f"]
-            depth = depth_at(args, f)
-            with asm.loop(last, start=first) as panel:
-                u_p = u + (f * panels + panel) * panel_floats
-                m_p = m_f + (panel - first) * tile.nv * row
-                with asm.loop(count, step=tile.mr) as start:
-                    shift = start * asm.lanes
-                    _emit_chains(args, tile, row, depth, (v_f + shift, u_p, m_p + shift))
+
+    tile: GemmTile
+    storage: WeightStorage = "float32"
+    strided: bool = False
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the routine."""
+        tile = self.tile
+        with asm.function(
+            ENTRY,
+            exported=True,
+            block="pointer",
+            v="pointer",
+            m="pointer",
+            group="index",
+            count="index",
+            first="index",
+            last="index",
+        ) as (block, v, m, group, count, first, last):
+            args = Arguments(asm, block, tile_fields(self.storage))
+            row = args["block_tiles"] * asm.lanes
+            panel_floats = args["channel_blocks"] * (asm.lanes * tile.nv * asm.lanes)
+            panels, planes = args.load("panels", "planes")
+            u = args["weight"] + group * panels * panel_floats * planes
+            with asm.loop(planes) as f:
+                v_f, m_f = v + f * args["v_f"], m + f * args["m_f"]
+                depth = _depth_at(args, f) if self.strided else args["steps"]
+                with asm.loop(last, start=first) as panel:
+                    u_p = u + (f * panels + panel) * panel_floats
+                    m_p = m_f + (panel - first) * tile.nv * row
+                    with asm.loop(count, step=tile.mr) as start:
+                        shift = start * asm.lanes
+                        _emit_chains(args, tile, row, depth, (v_f + shift, u_p, m_p + shift))
+
+
+def _depth_at(args: Arguments, f: Value) -> Value:
+    """The channels whose transformed weights are not all zero at frequency f.
+
+    At infinity a transformed kernel is its last tap, which some phases of a stride lack; those
+    stand last there (see `winograd_input`).
+    """
+    asm, (planes, columns) = args.asm, args.load("planes", "plane_columns")
+    last_row = asm.compare(">=", f, planes - columns)
+    last_column = (f % columns).equals(columns - 1)
+    at_row_end = asm.select(last_column, args["steps_corner"], args["steps_row"])
+    elsewhere = asm.select(last_column, args["steps_column"], args["steps"])
+    return asm.select(last_row, at_row_end, elsewhere)
 
 
 def _emit_chains(

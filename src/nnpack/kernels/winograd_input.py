@@ -63,11 +63,12 @@ class InputTransform:
         self.chunks = [(q, padded_columns(min(lanes, self.span - q), lanes)) for q in starts]
         self.reach = max((q + width for q, width in self.chunks), default=0)
 
-    def emit(self) -> None:
-        """Define the function."""
+    def emit(self, name: str = "transform_input", *, exported: bool = False) -> None:
+        """Define the function ``name``."""
         asm, lanes = self.asm, self.asm.lanes
         with asm.function(
-            "transform_input",
+            name,
+            exported=exported,
             block="pointer",
             x="pointer",
             v="pointer",

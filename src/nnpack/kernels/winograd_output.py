@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nnpack.codegen.assembler import Assembler, Value
+from nnpack.codegen.compiler import ENTRY
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, Residuals
 from nnpack.kernels.stage import Arguments, Fields
@@ -28,15 +29,14 @@ class _Channels:
 
 
 class OutputTransform:
-    """Emits ``transform_output`` for a block of tiles and panels first .. last."""
+    """Emits the routine ``transform_output``: a block of tiles and panels first .. last."""
 
     def __init__(
-        self, asm: Assembler, shape: TileShape, fields: Fields, nv: int, kind: EpilogueKind
+        self, asm: Assembler, shape: TileShape, fields: Fields, kind: EpilogueKind
     ) -> None:
         self.asm = asm
         self.shape = shape
         self.fields = fields
-        self.nv = nv
         self.kind = kind
         self.t_h, self.t_w = shape.t
         self.m_h, self.m_w = shape.m
@@ -45,10 +45,11 @@ class OutputTransform:
         self.rows, self.columns = self.m_h // self.step, self.m_w // self.step
 
     def emit(self) -> None:
-        """Define the function."""
+        """Emit the routine."""
         asm, lanes = self.asm, self.asm.lanes
         with asm.function(
-            "transform_output",
+            ENTRY,
+            exported=True,
             block="pointer",
             m="pointer",
             y="pointer",
@@ -63,11 +64,11 @@ class OutputTransform:
             offsets, buffer = asm.local_words(lanes), asm.local_floats(self.m_h * self.t_w * lanes)
             for lane in range(lanes):
                 asm.store_index(args["y_c"] * lane, offsets, lane)
-            vectors = asm.ceil_div(args["group_out_channels"], lanes)
-            with asm.loop(asm.minimum(last * self.nv, vectors), start=first * self.nv) as k:
+            vectors, nv = asm.ceil_div(args["group_out_channels"], lanes), args["panel_vectors"]
+            with asm.loop(asm.minimum(last * nv, vectors), start=first * nv) as k:
                 channels = self._channels(args, epilogue, group, k * lanes, offsets)
                 plane = y + k * lanes * args["y_c"]
-                source = m + (k - first * self.nv) * args["block_tiles"] * lanes
+                source = m + (k - first * nv) * args["block_tiles"] * lanes
                 walk = TileWalk(asm, args, start)
                 with asm.loop(count, carry=walk.state) as tile:
                     self._emit_columns(args, source + tile * lanes, buffer)

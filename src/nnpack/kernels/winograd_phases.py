@@ -17,11 +17,12 @@ from nnpack.maths.program import linear_program
 class PhaseTransform(InputTransform):
     """Emits ``transform_input`` for tiles of which ``shape.neighbours`` are loaded together."""
 
-    def emit(self) -> None:
-        """Define the function."""
+    def emit(self, name: str = "transform_input", *, exported: bool = False) -> None:
+        """Define the function ``name``."""
         asm, lanes, together = self.asm, self.asm.lanes, self.shape.neighbours
         with asm.function(
-            "transform_input",
+            name,
+            exported=exported,
             block="pointer",
             x="pointer",
             v="pointer",
