@@ -14,7 +14,7 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
-from nnpack.algorithms.cost import cache_bandwidth, storing_seconds
+from nnpack.algorithms.cost import COLD_RUNS, cache_bandwidth, memory_stream, storing_seconds
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.algorithms.storage import STORAGE_BYTES, transformed_weight
 from nnpack.algorithms.tile_sharing import TileCosts
@@ -35,16 +35,13 @@ BLOCK_SCALES: Mapping[str, float] = {"half": 0.5, "double": 2.0}
 # Tiles a block for which T / 2 flops a byte of weights outrun the last-level cache, and memory.
 LEAST_BLOCK_CACHED = 12
 LEAST_BLOCK_STREAMED = 32
-# What of the last-level cache one's own weights can count on, and the rate of others against that
-# of a copy in memory, which writes as well: 51 MiB of weights, asked for ahead, came at 18 GB/s
-# where copies run at 14 (Zen 4).
-LAST_LEVEL_SHARE = 1 / 2
-STREAM_SHARE = 1.3
-# What of the shorter of products and traffic of weights is not hidden behind the longer, with
-# weights from a cache and from memory: 100 MB beside 7 ms of products took 12 ms (Fourier, 256
-# channels @14, batch 16).
-CACHED_REST = 0.2
-STREAM_REST = 0.4
+# Up to the first share of the last-level cache weights stay there between calls, of more than the
+# second nothing does: other arrays, and other processors, want some of it.
+KEPT_SHARE, LOST_SHARE = 1 / 3, 2 / 3
+# Weights of more than this are streamed for blocks that are as large as memory wants them.
+STREAMED_SHARE = 1 / 2
+# What of the shorter of products and traffic of weights is not hidden behind the longer.
+UNHIDDEN_SHARE = 0.25
 # Cycles before the first multiply-add of a register tile, which then stores an accumulator each:
 # a quarter of the product of 8 channels.
 TILE_CYCLES = 20
@@ -296,11 +293,13 @@ def tiles_seconds(
     efficiency: float,
     tile_cycles: tuple[float, float],
     share: float = 1.0,
+    unhidden: float = UNHIDDEN_SHARE,
 ) -> float:
     """One run on one thread: products, the traffic of their weights, and the transforms.
 
     ``efficiency``: what the products reach of the peak. ``tile_cycles``: the input and the
     output transform of one tile. ``share``: what of the steps counts, over all frequencies.
+    ``unhidden``: what of the shorter of products and traffic counts.
     """
     share *= blocking.steps / (blocking.grid.fold * blocking.grid.input_blocks * blocking.lanes)
     steps = blocking.slowdown * blocking.rows * share * (blocking.weight_floats // blocking.lanes)
@@ -309,12 +308,28 @@ def tiles_seconds(
     register_tiles = blocking.rows // blocking.tile.mr * blocking.panels * blocking.grid.planes
     starts = groups * register_tiles * (TILE_CYCLES + blocking.tile.mr * blocking.tile.nv)
     nbytes = groups * share * blocking.weight_bytes
-    stream = nbytes * blocking.blocks / weight_bandwidth(nbytes, target)
+    multiplied = _streamed_seconds(product, nbytes, blocking.blocks, unhidden, target)
     loading, storing = (groups * blocking.grid.tiles * n / target.clock for n in tile_cycles)
     transforms = loading + max(storing, storing_seconds(problem, target))
-    rest = CACHED_REST + (STREAM_REST - CACHED_REST) * _memory_share(nbytes, target)
-    overlapped = max(product, stream) + rest * min(product, stream)
-    return overlapped + starts / target.clock + transforms
+    return multiplied + starts / target.clock + transforms
+
+
+def _streamed_seconds(
+    product: float, nbytes: float, passes: int, unhidden: float, target: Target
+) -> float:
+    """``product`` seconds of products while ``nbytes`` of weights are read ``passes`` times.
+
+    The mean of runs whose weights are where they stay between calls, and of those (`COLD_RUNS`)
+    whose first pass finds them in memory.
+    """
+    again = nbytes / weight_bandwidth(nbytes, target)
+
+    def seconds(first: float) -> float:
+        stream = first + (passes - 1) * again
+        return max(product, stream) + unhidden * min(product, stream)
+
+    from_memory = nbytes / memory_stream(target)
+    return (1 - COLD_RUNS) * seconds(again) + COLD_RUNS * seconds(from_memory)
 
 
 def weight_bandwidth(nbytes: float, target: Target) -> float:
@@ -322,21 +337,17 @@ def weight_bandwidth(nbytes: float, target: Target) -> float:
     if nbytes <= target.caches.l2 // 2:
         return 1e12
     share = _memory_share(nbytes, target)
-    from_memory = share / (STREAM_SHARE * target.rates.memory_bandwidth)
-    return 1 / ((1 - share) / cache_bandwidth(target) + from_memory)
+    return 1 / ((1 - share) / cache_bandwidth(target) + share / memory_stream(target))
 
 
 def _memory_share(nbytes: float, target: Target) -> float:
-    """What of so many bytes comes from memory each time: more than the last level counts on.
-
-    Nothing stays of twice as many.
-    """
-    counted = LAST_LEVEL_SHARE * target.caches.l3
-    return min(1.0, max(0.0, nbytes / counted - 1))
+    """What of so many bytes comes from memory each time they are streamed."""
+    share = nbytes / target.caches.l3
+    return min(1.0, max(0.0, (share - KEPT_SHARE) / (LOST_SHARE - KEPT_SHARE)))
 
 
 def _stay_cached(nbytes: float, target: Target) -> bool:
-    return nbytes <= LAST_LEVEL_SHARE * target.caches.l3
+    return nbytes <= STREAMED_SHARE * target.caches.l3
 
 
 @dataclass(frozen=True)

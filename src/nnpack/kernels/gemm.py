@@ -20,9 +20,14 @@ if TYPE_CHECKING:
 # stop at the end of each page, and 2 KiB is some hundreds of cycles of multiplication (7 % on
 # weights that come from L3).
 PREFETCH_BYTES = 2048
-# The same into the second-level cache: as long as memory takes to answer. Weights that memory sends
-# come at 18 GB/s without, at up to 28 with it (Zen 4; 4 to 16 KiB do alike).
+# The same into the second-level cache: as long as memory takes to answer. With weights in memory
+# 512 channels @14 take 2.65 ms instead of 2.90 (51 MB), @7 1.45 instead of 1.81 (17 MB); 6 to
+# 16 KiB do alike (Zen 4).
 FAR_PREFETCH_BYTES = 8192
+# Tiles of so few rows read a panel as fast as it comes, which hardware prefetchers keep up best
+# alone: from the last-level cache at 68 GB/s, 55 with prefetches between; from memory 192->384 @7
+# take 0.54 ms, not 0.70 (11 MB).
+STREAMED_ROWS = 4
 _CACHE_LINE = 64
 # Steps of a blocked product that stand one behind the other; divides the lanes of every target.
 _UNROLL = 4
@@ -148,7 +153,6 @@ def emit_blocked_product(
     *,
     width: int | None = None,
     chains: int = 1,
-    prefetch: bool = True,
 ) -> Accumulators:
     """``acc[i, j] = sum_k A[k, i] * B[k, j]``, ``depth`` steps, in blocks of as many as lanes.
 
@@ -156,7 +160,7 @@ def emit_blocked_product(
     i * lanes``, its lanes the steps. B is a dense panel of floats or halves: step k at
     ``b + k * width``, by default ``nv * lanes``. ``chains``, 1, 2 or 4: step k of whole blocks goes
     to the sum ``k % chains``, so that tiles of a few accumulators do not wait for each other.
-    ``prefetch``: B is asked for ahead.
+    B is asked for ahead but by tiles of few rows.
 
     One loop over all steps was no faster on weights in cache, and took 2.8 ms where these take 2.3
     on weights from memory (512 channels @14, Zen 4).
@@ -170,7 +174,7 @@ def emit_blocked_product(
     def step(a_k: Value, b_k: Value, number: int) -> None:
         """Step ``number`` of those from a_k and b_k on."""
         vectors = b_k + number * width
-        if prefetch:
+        if tile.mr > STREAMED_ROWS:
             _emit_prefetch(asm, vectors, number * width // lanes, tile.nv)
         first = number % chains * tile.mr
         emit_rank_one(asm, tile, state, a_k + number, lanes, vectors, first=first)

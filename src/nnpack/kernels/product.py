@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
 # Accumulators that hide the latency of a multiply-add, 4 cycles at up to 2 a cycle.
 _BUSY = 8
-# Tiles of so few rows read B as fast as it comes, which hardware prefetchers keep up best alone
-# (68 GB/s from the last-level cache, 55 with prefetches between; the same from memory).
-_STREAMED_ROWS = 4
 
 _FIELDS = {
     **dict.fromkeys(("a", "b", "y", "scratch"), "pointer"),
@@ -273,7 +270,6 @@ class _Emitter:
             b,
             width=self.width,
             chains=chains,
-            prefetch=tile.mr > _STREAMED_ROWS,
         )
 
     def _emit_store(
