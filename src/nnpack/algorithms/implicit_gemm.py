@@ -6,7 +6,7 @@ microkernel's panels and multiplies them while they are in cache (Chetlur et al.
 
 from __future__ import annotations
 
-from nnpack.algorithms.base import Algorithm, Estimate, direct_error, is_dense
+from nnpack.algorithms.base import Algorithm, Estimate, direct_error, direct_relative_l2, is_dense
 from nnpack.algorithms.cost import packing_seconds, product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import (
     ALTERNATIVES,
@@ -17,6 +17,7 @@ from nnpack.algorithms.gemm_tiles import (
     variant_name,
 )
 from nnpack.algorithms.segment_plan import (
+    longest_chain,
     rectangle_share,
     takes_rectangles,
     takes_segments,
@@ -53,15 +54,17 @@ class ImplicitGemm:
         """The product, the storing of its tiles, and one pass of packing over every patch."""
         depth = problem.group_in_channels * problem.kernel[0] * problem.kernel[1]
         choice = self._tile(problem, target)
+        chain = depth
         if takes_segments(problem, choice, target):
             share = min(1.0, rectangle_share(problem, choice, target))
+            chain = min(depth, longest_chain(problem))
         else:
             share = tap_share(problem, skipping_rows(problem))
         pixels = problem.out_height * problem.out_width
         stored = store_cycles(choice, pixels, problem.group_out_channels, target)
         steps = choice.steps * depth * share + stored * target.multiply_adds_per_cycle
         seconds = product_seconds(problem, target, steps) + packing_seconds(problem, target)
-        return Estimate(seconds, direct_error(depth))
+        return Estimate(seconds, direct_error(chain), direct_relative_l2(chain))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage, and one that combines sums where there are statistics."""

@@ -36,7 +36,7 @@ def plan_output_gradient(problem: OutputGradientProblem, _: Target, threads: int
 
 def _stage(problem: OutputGradientProblem) -> Stage:
     from nnpack.kernels.activations import ACTIVATIONS
-    from nnpack.kernels.output_gradient import OutputGradient
+    from nnpack.kernels.output_gradient import PIECE, OutputGradient
 
     batch, channels, height, width = problem.shape
     activation = problem.activation
@@ -59,7 +59,8 @@ def _stage(problem: OutputGradientProblem) -> Stage:
         "y_c": y_c,
         **numbers,
     }
-    return Stage(OutputGradient(kind, *wanted, problem.accumulate), channels, words)
+    kernel = OutputGradient(kind, *wanted, problem.accumulate, height * width > PIECE)
+    return Stage(kernel, channels, words)
 
 
 def plan_masked(

@@ -60,13 +60,14 @@ def _with_indices(problem: PoolProblem) -> tuple[Kernel, dict[str, Argument], in
 
 def _whole_planes(problem: PoolProblem) -> tuple[Kernel, dict[str, Argument], int]:
     """Planes without gaps are one row."""
-    from nnpack.kernels.global_pooling import GlobalPool
+    from nnpack.kernels.global_pooling import PIECE, GlobalPool
 
     rows, columns = problem.height, problem.width
     if rows == 1 or problem.x_strides[2] == columns:
         rows, columns = 1, rows * columns
     factor = 1.0 / (problem.divisor or problem.height * problem.width)
-    return GlobalPool(problem.kind), {"rows": rows, "columns": columns, "factor": factor}, 0
+    kernel = GlobalPool(problem.kind, columns > PIECE)
+    return kernel, {"rows": rows, "columns": columns, "factor": factor}, 0
 
 
 def _rows_first(problem: PoolProblem, target: Target) -> tuple[Kernel, dict[str, Argument], int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, ceil_div, is_dense, round_up
@@ -32,21 +33,52 @@ if TYPE_CHECKING:
 # Fewer channels than this make segments too short for what adding them up costs.
 LEAST_CHANNELS = 64
 
+# Exact sums: the longest for which direct summation is expected to stay within what is promised
+# (`admission`), and the channels of a segment where they are longer.
+_LONGEST_EXACT = 1536
+_EXACT_CHANNELS = 512
+# What longer exact sums pay for segments as short as that, nothing else gives them.
+_LEAST_EXACT_CHANNELS = 16
+
 Span = tuple[int, int]
 
 
 def takes_segments(problem: Problem, choice: TileChoice, target: Target) -> bool:
-    """Whether rectangles pay, or a strip and a panel far outgrow the second-level cache.
+    """Whether rectangles pay, a strip and a panel far outgrow the second-level cache, or accuracy.
 
     A little beyond it, segments lose more on their sums than they gain.
     """
     channels, tile = problem.group_in_channels, choice.tile
+    if _is_too_long(problem):
+        return True
     if channels < LEAST_CHANNELS or problem.kernel == (1, 1):
         return False
-    depth = channels * problem.kernel[0] * problem.kernel[1]
+    depth = _depth(problem)
     steps = FLOAT_BYTES * (tile.mr + tile.nv * target.lanes)
     too_deep = depth * steps > target.caches.l2 * 3 // 2
     return too_deep or takes_rectangles(problem, choice, target)
+
+
+def longest_chain(problem: Problem) -> int:
+    """Terms in a chain of additions, at most, where the depth is taken in segments.
+
+    Those of a segment, and then of the segments; which may be shorter, and more, for the caches.
+    """
+    channels, taps = problem.group_in_channels, math.prod(problem.kernel)
+    if not _is_too_long(problem):
+        return channels + taps
+    segment = min(channels, _EXACT_CHANNELS)
+    return segment + taps * ceil_div(channels, segment)
+
+
+def _is_too_long(problem: Problem) -> bool:
+    """Whether direct summation in a single chain is not as exact as is asked for."""
+    long = problem.accuracy == "exact" and _depth(problem) > _LONGEST_EXACT
+    return long and problem.group_in_channels >= _LEAST_EXACT_CHANNELS
+
+
+def _depth(problem: Problem) -> int:
+    return problem.group_in_channels * math.prod(problem.kernel)
 
 
 def takes_rectangles(problem: Problem, choice: TileChoice, target: Target) -> bool:
@@ -215,7 +247,10 @@ def _choose_blocking(
     panels, strips = ceil_div(problem.group_out_channels, panel), ceil_div(pixels, strip)
     floats = target.caches.l2 // 4 // FLOAT_BYTES
     fitting = max(1, min(floats // (panels * panel * strip), strips))
-    segments = ceil_div(channels, max(LEAST_CHANNELS, floats // (strip * fitting)))
+    longest = max(LEAST_CHANNELS, floats // (strip * fitting))
+    if _is_too_long(problem):
+        longest = min(longest, _EXACT_CHANNELS)
+    segments = ceil_div(channels, longest)
     words = strips, fitting, panels, images, threads, True
     share, piece = share_out(*words), 1
     if problem.epilogue.statistics:

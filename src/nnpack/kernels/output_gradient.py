@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 # Chains of additions in a plane.
 _CHAINS = 4
+# Pixels of larger planes that are summed by themselves.
+PIECE = 1 << 16
 
 
 def mask_fields(activation: ActivationKind | None) -> dict[str, str]:
@@ -38,7 +42,8 @@ class OutputGradient:
     has the same sign. ``activation`` None: masked is grad, and there is no y. ``masked``: masked is
     stored; ``sums``: it is summed, image after image and each image in chains of vectors, added to
     what sums holds with ``accumulate``; ``falls``: so is ``grad * min(y, 0)``, which is the
-    gradient in the slope of a channel if y is the input. Planes are dense.
+    gradient in the slope of a channel if y is the input. Planes are dense; with ``pieces``, larger
+    than ``PIECE`` pixels, of which each sums by itself.
     """
 
     activation: ActivationKind | None
@@ -46,6 +51,7 @@ class OutputGradient:
     sums: bool
     falls: bool
     accumulate: bool
+    pieces: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
@@ -73,33 +79,43 @@ class OutputGradient:
                     slope = (asm.broadcast(args["slopes"], k),)
                 state = {name: asm.zeros() for name in self._sums}
                 with asm.loop(args["batch"], carry=state) as n:
-                    sums = self._emit_plane(args, (*slope, *numbers), n, k)
-                    for name, value in sums.items():
-                        state[name] = state[name] + value
+                    with self._pieces(args, state) as begin:
+                        sums = self._emit_piece(args, (*slope, *numbers), n, k, begin)
+                        for name, value in sums.items():
+                            state[name] = state[name] + value
                 for name, value in state.items():
                     total = emit_lane_sum(asm, [value])
                     if self.accumulate:
                         total = total + asm.load_float(args[name], k)
                     asm.store(total, args[name], k)
 
+    @contextmanager
+    def _pieces(self, args: Arguments, state: dict[str, Value]) -> Iterator[Value]:
+        """The loop over the places where the pieces of a plane begin, if it has several."""
+        if not self.pieces:
+            yield args.asm.index(0)
+            return
+        with args.asm.loop(args["pixels"], step=PIECE, carry=state) as begin:
+            yield begin
+
     def _numbers(self, asm: Assembler, args: Arguments) -> tuple[Value, ...]:
         names = ACTIVATIONS[self.activation].parameters if self.activation else ()
         return tuple(asm.splat(args[name]) for name in names)
 
-    def _emit_plane(
-        self, args: Arguments, numbers: tuple[Value, ...], n: Value, k: Value
+    def _emit_piece(
+        self, args: Arguments, numbers: tuple[Value, ...], n: Value, k: Value, begin: Value
     ) -> dict[str, Value]:
-        """One plane; returns the vectors of its sums."""
+        """A plane from ``begin`` on, a piece of it; returns the vectors of its sums."""
         from nnpack.kernels.derivatives import OUTPUT_GRADIENTS
 
         asm = args.asm
-        grad = args["grad"] + n * args["grad_n"] + k * args["grad_c"]
+        grad = args["grad"] + n * args["grad_n"] + k * args["grad_c"] + begin
         chains = {(name, c): asm.zeros() for name in self._sums for c in range(_CHAINS)}
         output = target = grad
         if self.activation:
-            output = args["output"] + n * args["output_n"] + k * args["output_c"]
+            output = args["output"] + n * args["output_n"] + k * args["output_c"] + begin
         if self.masked:
-            target = args["masked"] + n * args["y_n"] + k * args["y_c"]
+            target = args["masked"] + n * args["y_n"] + k * args["y_c"] + begin
 
         def body(offset: Value, mask: Mask, chain: int) -> None:
             # Lanes beyond a plane hold zeros, and keep them.
@@ -115,7 +131,8 @@ class OutputGradient:
             if self.sums:
                 chains["sums", chain] = chains["sums", chain] + value
 
-        emit_vectors(asm, args["pixels"], body, carry=chains, unroll=_CHAINS)
+        count = asm.minimum(args["pixels"] - begin, PIECE) if self.pieces else args["pixels"]
+        emit_vectors(asm, count, body, carry=chains, unroll=_CHAINS)
         return {
             name: (chains[name, 0] + chains[name, 1]) + (chains[name, 2] + chains[name, 3])
             for name in self._sums
