@@ -167,7 +167,9 @@ def test_gradients_behind_slopes_of_channels_are_refused() -> None:
 
 
 # Of ten channels one thread does one after the other, and several go through them in stages.
-@pytest.mark.parametrize("shape", [(33, 70), (5, 4, 9000), (70, 3, 7, 7), (9, 10, 67, 61)])
+@pytest.mark.parametrize(
+    "shape", [(33, 70), (5, 4, 9000), (70, 3, 7, 7), (9, 10, 67, 61), (33, 20, 31, 29)]
+)
 def test_results_do_not_depend_on_the_number_of_threads(shape: tuple[int, ...]) -> None:
     x, grad = np.random.default_rng(2).standard_normal((2, *shape), dtype=np.float32)
     one = nnpack.batch_norm(x, training=True, threads=1)

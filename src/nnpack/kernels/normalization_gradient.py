@@ -269,12 +269,14 @@ def _write_gradient(asm: Assembler, args: Arguments, behind: Behind | None) -> C
 class GradientChannels:
     """`ChunkGradients`, `CombineGradients` and `InputGradient`, one channel after the other.
 
-    As in `normalization.NormalizeChannels`.
+    As in `normalization.NormalizeChannels`. ``ahead``: while a channel is written, the next one is
+    asked for into the second-level cache, for hardware follows no planes that are far apart.
     """
 
     gamma: bool
     constant: bool
     behind: Behind | None = None
+    ahead: bool = False
 
     @property
     def fields(self) -> dict[str, str]:
@@ -299,7 +301,14 @@ class GradientChannels:
                 if masks or not self.constant:
                     terms["mean"] = load("mean")
                 mask = behind.mask(asm, args, terms["factor"], load) if behind and masks else None
-                return lambda offset, lanes: write(offset, lanes, terms, mask)
+
+                def then(offset: Value, lanes: Mask) -> None:
+                    if self.ahead:
+                        for name in ("x", "grad"):
+                            asm.prefetch(args[name], offset + args["pixels"], level=2)
+                    write(offset, lanes, terms, mask)
+
+                return then
 
             def sum_chunk(chunk: Chunk) -> None:
                 _store_sums(asm, args, chunk, behind)
