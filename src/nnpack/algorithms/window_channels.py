@@ -15,7 +15,7 @@ from nnpack.algorithms.channel_sums import with_merged_statistics
 from nnpack.algorithms.cost import CACHE_SHARE, met_share
 from nnpack.algorithms.gemm_plan import convolution_arguments
 from nnpack.algorithms.gemm_tiles import step_cycles, turn_cycles
-from nnpack.algorithms.sharing import share_out
+from nnpack.algorithms.sharing import share_vectors
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
@@ -88,8 +88,7 @@ def _with_cycles(problem: Problem, target: Target, choice: ChannelsChoice) -> Ch
     (kh, kw), channels = problem.kernel, problem.group_in_channels
     depth = channels * kh * kw * met_share(problem, choice.rows)
     down, across = ceil_div(problem.out_height, choice.rows), _across(problem, choice)
-    vectors = ceil_div(problem.group_out_channels, choice.lanes)
-    whole, rest = divmod(vectors, choice.nv)
+    whole, rest = divmod(_vectors(problem, choice), choice.nv)
     product = 0.0
     for nv, panels in ((choice.nv, whole), (rest, 1)):
         if nv:
@@ -114,6 +113,10 @@ def _panel_cycles(
         step = max(step, FLOAT_BYTES * nv * choice.lanes / rate)
     taps = problem.kernel[0] * problem.kernel[1]
     return depth * step + 6 * taps + turn_cycles(tile, choice.lanes)
+
+
+def _vectors(problem: Problem, choice: ChannelsChoice) -> int:
+    return ceil_div(problem.group_out_channels, choice.lanes)
 
 
 def _across(problem: Problem, choice: ChannelsChoice) -> int:
@@ -157,9 +160,9 @@ def channels_plan(
     copies, images = _copies(problem), problem.batch * problem.groups
     tiles = ceil_div(problem.out_height, choice.rows)
     panels = ceil_div(problem.group_out_channels, kernel.panel)
-    most = _most_tiles(problem, target, choice)
-    share = share_out(tiles, most, panels, images, threads, copies)
-    block, chunk = share.strips, share.panels
+    most, vectors = _most_tiles(problem, target, choice), _vectors(problem, choice)
+    share = share_vectors(tiles, most, vectors, choice.nv, images, threads, copies)
+    block, chunk = share.strips, share.vectors
     plane = _plane(problem, min(block * choice.rows, problem.out_height))
     scratch = round_up(problem.group_in_channels * plane + target.lanes, 64) if copies else 0
     words: dict[str, Argument] = {
@@ -171,9 +174,9 @@ def channels_plan(
         "plane": plane if copies else problem.x_strides[1],
         "block_tiles": block,
         "panels": panels,
-        "chunk_panels": chunk,
+        "chunk_vectors": chunk,
     }
-    tasks = images * ceil_div(tiles, block) * ceil_div(panels, chunk)
+    tasks = images * ceil_div(tiles, block) * ceil_div(vectors, chunk)
     plan = Plan(
         algorithm=name,
         stages=(Stage(kernel, tasks, convolution_arguments(problem) | words),),

@@ -50,7 +50,7 @@ _FIELDS = {
             "pad_left",
             "block_tiles",
             "panels",
-            "chunk_panels",
+            "chunk_vectors",
             "x_n",
             "x_c",
             "x_h",
@@ -69,7 +69,8 @@ class ChannelConvolution:
     """The stage ``y[n, k, i, j] = epilogue(sum weight[k, c, r, s] * x[n, c, i', j'])``.
 
     The sum is over c, r and s; ``i' = i * sh + r * dh - top``, ``j' = j * sw + s * dw - left``. A
-    task is ``block_tiles`` rows of tiles of one image and group, and ``chunk_panels`` panels.
+    task is ``block_tiles`` rows of tiles of one image and group, and ``chunk_vectors`` vectors of
+    channels, which may begin and end within a panel.
 
     ``rows`` by ``columns``: output pixels of a tile, no more than there are; several rows only
     where these are whole. ``nv``: vectors of ``lanes`` channels in a panel; ``lanes`` may be fewer
@@ -141,7 +142,8 @@ class _Emitter:
         _emit_copy_function(asm, kernel)
         with emit_stage(asm, kernel.fields) as (args, first, last, worker):
             scratch = args["scratch"] + worker * args["scratch_stride"]
-            chunks = asm.ceil_div(args["panels"], args["chunk_panels"])
+            vectors = asm.ceil_div(args["group_out_channels"], self.kernel.lanes)
+            chunks = asm.ceil_div(vectors, args["chunk_vectors"])
             state = {"copied": asm.index(-1)}
             with asm.loop(last, start=first, carry=state) as task:
                 number = task // chunks
@@ -177,18 +179,20 @@ class _Emitter:
             self._emit_panels(args, _Block(source, y, n, group, row, first, last), chunk)
 
     def _emit_panels(self, args: Arguments, block: _Block, chunk: Value) -> None:
-        """All tiles of the block times the panels of the chunk."""
-        asm, width = self.asm, self.kernel.panel
+        """All tiles of the block times what the chunk has of each panel."""
+        asm, width, nv, lanes = self.asm, self.kernel.panel, self.kernel.nv, self.kernel.lanes
         panels, out_channels = args.load("panels", "group_out_channels")
         depth = args["channels"] * args["kernel_h"] * args["kernel_w"]
-        first = chunk * args["chunk_panels"]
-        last = asm.minimum(first + args["chunk_panels"], panels)
-        with asm.loop(last, start=first) as panel:
-            weight = args["weight"] + (block.group * panels + panel) * depth * width
-            channel = panel * width
-            channels = asm.minimum(out_channels - channel, width)
+        first = chunk * args["chunk_vectors"]
+        last = first + args["chunk_vectors"]
+        end = asm.minimum(asm.ceil_div(last, nv), panels)
+        with asm.loop(end, start=first // nv) as panel:
+            before = asm.maximum(first - panel * nv, 0) * lanes
+            weight = args["weight"] + (block.group * panels + panel) * depth * width + before
+            channel = panel * width + before
+            channels = asm.minimum(out_channels, asm.minimum((panel + 1) * nv, last) * lanes)
             number = channel + block.group * out_channels
-            words = (block.y + channel * args["y_c"], number, channels)
+            words = (block.y + channel * args["y_c"], number, channels - channel)
             with asm.loop(block.last, start=block.first) as tile:
                 self._emit_row_of_tiles(args, block, tile, weight, words)
 
