@@ -40,6 +40,11 @@ MALFORMED: dict[str, Callable[[], object]] = {
         ones(0), ones(0), nn.Tanh(), threads=0
     ),
     "ragged labels": lambda: nn.cross_entropy(ones(2, 3), [[1], [1, 2]]),
+    "tuning as a word": lambda: nn.Conv2d(ones(5, 3, 3, 3), tune="yes"),
+    "no layers": lambda: nn.Network(None),
+    "a layer for a list": lambda: nn.Network(nn.Conv2d(ones(5, 3, 3, 3))),
+    "pairs for a mapping": lambda: nn.Network([nn.Conv2d(ones(5, 3, 3, 3))], [(0, 0)]),
+    "an axis of nothing": lambda: nn.prelu(ones(), ones(1)),
     "a list as an algorithm": lambda: nn.conv2d_weight_gradient(
         X, GRADIENT, (5, 3, 3, 3), algorithm=["direct"]
     ),

@@ -58,6 +58,8 @@ def as_axis(name: str, value: object, ndim: int) -> int:
         number = _index(value)
     except TypeError:
         raise ProblemError(f"{name}={value!r} must be an integer") from None
+    if not ndim:
+        raise ProblemError(f"{name}={value!r} is of an array without dimensions, which has none")
     if not -ndim <= number < ndim:
         raise ProblemError(f"{name}={value!r} must be from {-ndim} to {ndim - 1}")
     return number % ndim
@@ -73,9 +75,9 @@ def as_flag(name: str, value: object) -> bool:
     raise DtypeError(f"{name}={value!r} must be True or False")
 
 
-def as_pair(name: str, value: object, *, least: int) -> tuple[int, int]:
+def as_pair(name: str, value: object, *, least: int, axes: str = "h, w") -> tuple[int, int]:
     """Return ``(h, w)`` of an integer, which stands for both, or of a pair. Raises ProblemError."""
-    form = "an integer or a pair (h, w)"
+    form = f"an integer or a pair ({axes})"
     items = _integers(name, value, form)
     if len(items) != 2:
         raise ProblemError(f"{name}={value!r} has {len(items)} numbers; it must be {form}")

@@ -56,10 +56,11 @@ def as_float32(name: str, value: object, ndim: int | None = None) -> Float32Arra
         raise DtypeError(
             f"{name} has dtype {array.dtype.newbyteorder('=')!s}"
             f"{'' if array.dtype.isnative else ', byte-swapped'}; it must be float32, as nothing "
-            f"is converted: pass numpy.asarray({name}, dtype=numpy.float32)"
+            f"is converted: pass {_conversion(name)}"
         )
     if ndim is not None and array.ndim != ndim:
-        raise ProblemError(f"{name}.shape={array.shape} must have {ndim} dimensions")
+        unit = "dimension" if ndim == 1 else "dimensions"
+        raise ProblemError(f"{name}.shape={array.shape} must have {ndim} {unit}")
     # Strides are counted in elements from here on, and must be whole numbers of them.
     return array if array.flags.aligned else array.copy()
 
@@ -209,8 +210,13 @@ def _wrap(name: str, value: object) -> npt.NDArray[Any]:
     except (TypeError, ValueError, BufferError) as error:
         raise DtypeError(
             f"{name} is of type {type(value).__name__}; it must be an array of float32 with the "
-            f"buffer protocol or DLPack: pass numpy.asarray({name}, dtype=numpy.float32)"
+            f"buffer protocol or DLPack: pass {_conversion(name)}"
         ) from error
+
+
+def _conversion(name: str) -> str:
+    """What makes float32 of the argument ``name``, before which may stand whose argument it is."""
+    return f"numpy.asarray({name.rpartition(' ')[2]}, dtype=numpy.float32)"
 
 
 def _from_dlpack(name: str, value: Any) -> npt.NDArray[Any]:

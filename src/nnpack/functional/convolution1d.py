@@ -122,5 +122,5 @@ def _as_borders(padding: PaddingLike) -> PaddingLike:
     """Of an image one row high: nothing above and below."""
     if isinstance(padding, str):
         return padding
-    left, right = as_pair("padding", padding, least=0)
+    left, right = as_pair("padding", padding, least=0, axes="left, right")
     return 0, 0, left, right

@@ -62,7 +62,7 @@ class _ConvolutionLayer(Layer):
         threads: SupportsIndex | None,
         tune: bool,
     ) -> None:
-        self._tune = tune
+        self._tune = as_flag("tune", tune)
         self._algorithm = check_algorithm(algorithm)
         super().__init__(weight, bias, scale, options, threads)
 

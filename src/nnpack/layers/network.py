@@ -99,12 +99,15 @@ class Network:
         *,
         threads: SupportsIndex | None = None,
     ) -> None:
-        self._layers = tuple(layers)
+        given: object = layers
+        self._layers = tuple(given) if isinstance(given, Iterable) else ()
         if not self._layers or not all(isinstance(layer, Layer) for layer in self._layers):
             raise ProblemError("layers must be one or more layers, such as nnpack.Conv2d")
         if any(layer._options["statistics"] for layer in self._layers):
             raise ProblemError("layers of a network have statistics=False: it gives a single array")
-        self._residuals = _checked_residuals(residuals or {}, len(self._layers))
+        self._residuals = _checked_residuals(
+            {} if residuals is None else residuals, len(self._layers)
+        )
         self._threads = None if threads is None else resolve_num_threads(threads)
         self._prepared: OrderedDict[object, _Prepared] = OrderedDict()
 
@@ -175,7 +178,9 @@ class Network:
         self._prepared = OrderedDict()
 
 
-def _checked_residuals(residuals: Mapping[int, int], count: int) -> dict[int, int]:
+def _checked_residuals(residuals: object, count: int) -> dict[int, int]:
+    if not isinstance(residuals, Mapping):
+        raise ProblemError(f"residuals={residuals!r} must be a mapping of numbers of layers")
     checked = {}
     for key, value in residuals.items():
         layer, source = (
