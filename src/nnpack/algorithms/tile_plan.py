@@ -203,7 +203,7 @@ def choose_blocking(
         weight_bandwidth=weight_bandwidth(weight_bytes, target),
         product_cycles=v_bytes / (FLOAT_BYTES * fold) * tile.nv / target.multiply_adds_per_cycle,
     )
-    cut = costs.cut_for(block, problem.groups, threads, threads * _most_v_bytes(target))
+    cut = costs.cut_for(block, problem.groups, threads)
     return Blocking(grid, lanes, tile, panels, cut.block_tiles, cut.chunk_panels, cut.fused)
 
 

@@ -17,6 +17,9 @@ _TRANSFORM_CYCLES = 12.0
 # Threads begin at different times: a share of a task is lost. A stage begins and ends in cycles.
 _UNEVEN = 0.05
 _STAGE_CYCLES = 2000.0
+# The workspace takes no more than a quarter of the last-level cache a thread, of which a little is
+# left to what planes have between them.
+WORKSPACE_SHARE = 0.98 / 4
 # Blocks for every thread from which on their number does not matter, and those looked at.
 _PLENTY = 8
 
@@ -64,25 +67,27 @@ class TileCosts:
         chunks = ceil_div(self.panels, max(1, max(l2 - v, l2 // 2) // m))
         return ceil_div(self.panels, chunks)
 
-    def cut_for(self, block: int, groups: int, threads: int, most_shared: int) -> Cut:
+    def cut_for(self, block: int, groups: int, threads: int) -> Cut:
         """The cut with which ``threads`` are done soonest; blocks of ``block`` tiles at most.
 
-        V of all blocks is shared between stages only up to ``most_shared`` bytes.
+        V of all blocks is shared between stages only where the workspace stays in its bounds.
         """
         if threads == 1 or groups * ceil_div(self.tiles, block) >= _PLENTY * threads:
             return Cut(block, self.choose_chunk(block), fused=True)
-        cuts = list(self._cuts(block, groups, threads, most_shared))
+        cuts = list(self._cuts(block, groups, threads))
         return min(cuts, key=lambda cut: self._cycles(cut, groups, threads))
 
-    def _cuts(self, block: int, groups: int, threads: int, most_shared: int) -> Iterator[Cut]:
+    def _cuts(self, block: int, groups: int, threads: int) -> Iterator[Cut]:
+        bound = WORKSPACE_SHARE * threads * self.target.caches.l3
         blocks = ceil_div(self.tiles, block)
         for size in self._sizes(block, max(blocks, _PLENTY * threads)):
             chunk = self.choose_chunk(size)
             yield Cut(size, chunk, fused=True)
-            if groups * ceil_div(self.tiles, size) * size * self.v_bytes <= most_shared:
-                least = ceil_div(self.panels, chunk)
-                parts = range(least, max(least, min(self.panels, 4 * threads)) + 1)
-                for narrow in sorted({ceil_div(self.panels, n) for n in parts}, reverse=True):
+            shared = groups * ceil_div(self.tiles, size) * size * self.v_bytes
+            least = ceil_div(self.panels, chunk)
+            parts = range(least, max(least, min(self.panels, 4 * threads)) + 1)
+            for narrow in sorted({ceil_div(self.panels, n) for n in parts}, reverse=True):
+                if shared + threads * narrow * size * self.m_bytes <= bound:
                     yield Cut(size, narrow, fused=False)
 
     def _sizes(self, block: int, most: int) -> list[int]:
