@@ -112,24 +112,21 @@ def batch_norm(
             slopes = () if activation is None else activation_arrays(activation).values()
             call(np.ascontiguousarray(x), y, *map(np.ascontiguousarray, inputs.values()), *slopes)
         return y
-    inputs["x"] = x
-    program = kept(batch_norm_program, words, eps, activation)
-    assert program is not None
+    train = kept(_training, words, eps, activation)
     factor = as_number("momentum", momentum)
-    y = result(x.shape, out, inputs, in_place=True)
-    arrays = {**_dense(inputs), **activation_arrays(activation)}
+    y = result(x.shape, out, {**inputs, "x": x}, in_place=True)
+    slopes = () if activation is None else activation_arrays(activation).values()
+    moments = [np.empty(channels, np.float32) for _ in range(3)]
+    arrays = [*map(np.ascontiguousarray, inputs.values())]
     if running:
-        _check_writeable({**inputs, "out": y}, mean=mean, variance=variance)
-        arrays |= {f"running_{name}": arrays[name] for name in ("mean", "variance")}
-        arrays["momentum"] = running_weights(factor, batch * pixels)
-    moments = {name: np.empty(channels, np.float32) for name in ("mean", "variance", "inverse_std")}
-    if running:
-        moved = arrays["mean"], arrays["variance"]
-    run(program, {**arrays, "y": y, **moments})
-    if running:
+        _check_writeable({**inputs, "x": x, "out": y}, mean=mean, variance=variance)
+        moved, weights = arrays[-2:], running_weights(factor, batch * pixels)
+        train(np.ascontiguousarray(x), y, *arrays, weights, *moments, *slopes)
         _copy_back(mean, moved[0])
         _copy_back(variance, moved[1])
-    return y, moments["mean"], moments["inverse_std"]
+    else:
+        train(np.ascontiguousarray(x), y, *arrays, *moments, *slopes)
+    return y, moments[0], moments[2]
 
 
 def batch_norm_program(
@@ -163,6 +160,25 @@ def _inference(
     terms = [name for name, given in zip(("gamma", "beta"), flags, strict=False) if given]
     slopes = activation_arrays(activation)
     return program.bound("x", "y", *terms, "mean", "variance", *slopes)
+
+
+def _training(
+    extents: tuple[int, int, int],
+    flags: tuple[bool, bool, bool, bool],
+    threads: int,
+    eps: float,
+    activation: Activation | None,
+) -> Call:
+    """What computes y, mean, variance and inverse_std, of x, gamma, beta and running moments.
+
+    In the order x, y, gamma, beta, running mean and variance, momentum, the other results, slopes.
+    """
+    program = batch_norm_program(extents, flags, threads, eps, activation)
+    assert program is not None
+    terms = [name for name, given in zip(("gamma", "beta"), flags, strict=False) if given]
+    running = ("running_mean", "running_variance", "momentum") if flags[3] else ()
+    found = ("mean", "variance", "inverse_std")
+    return program.bound("x", "y", *terms, *running, *found, *activation_arrays(activation))
 
 
 def batch_norm_gradient_program(
