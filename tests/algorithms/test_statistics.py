@@ -41,7 +41,7 @@ Triple = tuple[Float32Array, Float32Array, Float32Array]
 NAMES = (
     *("winograd_2", "winograd_4", "winograd_6", "winograd_7", "fourier_8", "fourier_16"),
     *("direct", "implicit_gemm", "pointwise", "depthwise", "cook_toom_2", "cook_toom_4"),
-    "direct@channels",
+    *("direct@channels", "strassen"),
 )
 # Batch, then rows and columns of outputs: one a channel, a few images or parts of one a chunk.
 IMAGES = ((1, 1, 1), (70, 1, 1), (3, 2, 3), (5, 7, 9), (2, 40, 33), (1, 70, 67))
@@ -88,7 +88,7 @@ def _sample(name: str, image: tuple[int, int, int]) -> tuple[Problem, Operands]:
     rng = np.random.default_rng(6)
     groups = 18 if name == "depthwise" else 1
     channels, outputs = (18, 18) if groups > 1 else (5, 19)
-    kernel = {"pointwise": 1, "fourier_8": 4, "fourier_16": 5}.get(name, 3)
+    kernel = {"pointwise": 1, "strassen": 1, "fourier_8": 4, "fourier_16": 5}.get(name, 3)
     shape = (outputs, channels // groups, kernel, kernel)
     problem = Problem.conv2d(
         (image[0], channels, *image[1:]),

@@ -13,10 +13,12 @@ from nnpack.algorithms.fourier import FourierAlgorithm
 from nnpack.algorithms.implicit_gemm import ImplicitGemm
 from nnpack.algorithms.pointwise import Pointwise
 from nnpack.algorithms.polyphase import Polyphase
+from nnpack.algorithms.strassen import Strassen
 from nnpack.algorithms.winograd import WinogradAlgorithm
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Pointwise(),
+    Strassen(),
     *(WinogradAlgorithm(m) for m in range(2, 8)),
     Polyphase(),
     *(CookToom(m) for m in (2, 3, 4)),

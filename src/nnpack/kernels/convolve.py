@@ -218,7 +218,7 @@ class GemmEmitter:
                 asm.call("pack", args.block, place.x, scratch, place.start, place.count)
         with timer.phase("multiplication"):
             after = self.place_of(args, block + 1)
-            self._emit_panels(args, patches, scratch, place, chunk, after.x + after.start)
+            self._emit_panels(args, patches, scratch, place, chunk, after)
 
     def place_of(self, args: Arguments, block: Value) -> PixelBlock:
         """Where block ``block``, counted over groups and images, begins and ends."""
@@ -244,11 +244,11 @@ class GemmEmitter:
         scratch: Value,
         block: PixelBlock,
         chunk: Value,
-        after: Value,
+        after: PixelBlock,
     ) -> None:
         """All strips of the block times the panels of the chunk.
 
-        Meanwhile the next block is asked for, which is read from ``after``.
+        Meanwhile the block ``after`` it is asked for.
         """
         asm, group, start, count = self.asm, block.group, block.start, block.count
         panels, chunk_panels, out_channels = args.load(
@@ -274,7 +274,7 @@ class GemmEmitter:
                 number = channel + group * out_channels
                 pixel = start + offset
                 words = (args.block, used, strip, out, number, channels, pixel, size, taps.depth)
-                ahead = after + (offset + self._ahead(panel))
+                ahead = after.x + after.start + (offset + self._ahead(panel))
                 self.call_tile((*words, block.image, ahead, begin - offset))
             if self.kernel.epilogue.statistics:
                 self.emit_sums(args, block, panel)

@@ -84,16 +84,19 @@ def emit_product(
     b: Panel | Indirect,
     masks: tuple[Mask, ...] | None = None,
     ahead: Panel | None = None,
+    start: Accumulators | None = None,
 ) -> Accumulators:
     """``acc[i, j] = sum_k A[k, i] * B[k, j]`` over ``depth`` steps, k ascending.
 
     ``A[k, i]`` is the float at ``a(k) + i``; ``B[k, j]`` the vector at ``b(k) + j * lanes``, of
     which only the lanes in ``masks[j]`` are read when masks are given. Step k asks for the cache
-    line at ``ahead(k)``, for whoever reads it next.
+    line at ``ahead(k)``, for whoever reads it next. The sums go on from ``start``, or from zero.
     """
     tile.check(asm.target)
     zero = asm.zeros()
     state: dict[object, Value] = {(i, j): zero for i in range(tile.mr) for j in range(tile.nv)}
+    for place, value in (start or {}).items():
+        state[place] = value
     state["a"] = a.pointer
     if isinstance(b, Panel):
         state["b"] = b.pointer

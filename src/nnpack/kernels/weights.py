@@ -84,7 +84,7 @@ class PackWeights:
                 present = asm.minimum(args["group_out_channels"] - place, self.width)
                 target = args["packed"] + panel * depth * self.width
                 if self.consecutive == "depth":
-                    self._emit_turned(args, source, present, depth, target)
+                    self.emit_turned(args, source, present, depth, target)
                 else:
                     self._emit_rows(args, source, present, target)
 
@@ -126,10 +126,13 @@ class PackWeights:
         else:
             asm.store(row, target, first, mask=_first(asm, width))
 
-    def _emit_turned(
+    def emit_turned(
         self, args: Arguments, source: Value, present: Value, depth: Value, target: Value
     ) -> None:
-        """Squares of as many channels and depths as lanes, transposed in registers."""
+        """Pack ``depth`` steps of weights that are consecutive, from ``source`` on.
+
+        Squares of as many channels and depths as lanes are transposed in registers.
+        """
         asm, step = args.asm, args["weight_out"]
         whole = depth - depth % asm.lanes
         for first in range(0, self.width, asm.lanes):

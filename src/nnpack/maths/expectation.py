@@ -52,6 +52,17 @@ def expected_winograd_error(
     return relative_l2, _PEAK * max(h) * max(w) / typical * relative_l2
 
 
+def expected_strassen_error(depth: int) -> tuple[float, float]:
+    """Relative L2 error, and greatest error over greatest value, of sums of ``depth`` products.
+
+    One level of Strassen's algorithm in Winograd's form: products of half the depth, of sums of up
+    to three numbers, which cancel. Relative L2 errors of 4 to 2048 products are within 6 % of it,
+    2.2 times those of a running sum.
+    """
+    relative_l2 = UNIT_ROUNDOFF * math.sqrt(3.0 + 0.44 * depth)
+    return relative_l2, 2.2 * relative_l2
+
+
 def expected_fourier_error(n: int, channels: int) -> tuple[float, float]:
     """Relative L2 error, and greatest error over greatest value, of n x n Fourier tiles.
 

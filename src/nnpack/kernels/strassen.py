@@ -1,0 +1,495 @@
+"""A matrix product with seven products of halves for eight: Strassen's algorithm, tile by tile.
+
+With weights W = [A11 A12; A21 A22], halves of the output channels by halves of the depth, and
+patches X = [B11 B12; B21 B22], halves of the depth by halves of the pixels, the quarters of W X
+are sums of seven products (Winograd's form of Strassen's algorithm; Higham, 2002, section 23.1):
+
+    S1 = A21 + A22   S2 = S1 - A11   S3 = A11 - A21   S4 = A12 - S2
+    T1 = B12 - B11   T2 = B22 - T1   T3 = B22 - B12   T4 = T2 - B21
+
+    P = A11 B11     U = P + S2 T2     V = U + S3 T3     Q = S1 T1
+    C11 = P + A12 B21     C12 = U + Q + S4 B22     C21 = V - A22 T4     C22 = V + Q
+
+A *tile* here is two by two register tiles, its depth even and odd channels, so that no quarter is
+larger than what registers hold: P, U and V are sums that go on, of which only copies are stored, in
+the first-level cache. What is added besides the products are seven panels of sums instead of four
+for each strip of pixels, when it is packed, and two vectors for every four outputs. (Huang, Smith,
+Henry & van de Geijn, 2016, fuse additions with packing and storing around whole blocks.)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnpack.frozen import dataclass, replace
+from nnpack.kernels.convolve import GemmConvolution, GemmEmitter, Lanes, PixelBlock
+from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
+from nnpack.kernels.packing import emit_pack_patches
+from nnpack.kernels.pixels import TilePlace
+from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.weights import WEIGHT_FIELDS, Consecutive, PackWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+
+    Quarters = Callable[[Value, Value, Value, Value], tuple[Value, ...]]
+
+PRODUCTS = 7
+
+# Steps of weights that are turned at a time before their quarters are added; even.
+_STEPS_TURNED = 32
+# Floats of a cache line.
+_LINE = 16
+
+
+def weight_sums(a11: Value, a12: Value, a21: Value, a22: Value) -> tuple[Value, ...]:
+    """The weights of the seven products, in the order in which they are computed."""
+    s1 = a21 + a22
+    s2 = s1 - a11
+    return a11, a12, s2, a11 - a21, -a22, s1, a12 - s2
+
+
+def pixel_sums(b11: Value, b12: Value, b21: Value, b22: Value) -> tuple[Value, ...]:
+    """The pixels of the seven products, in the same order."""
+    t1 = b12 - b11
+    t2 = b22 - t1
+    return b11, b21, t2, b22 - b12, t2 - b21, t1, b22
+
+
+def panel_pitch(depth: int, width: int, lanes: int) -> int:
+    """Floats from one of the seven panels ``[ceil(depth / 2)][width]`` to the next.
+
+    Vectors are stored whole, the last one beyond the panel.
+    """
+    return (depth + 1) // 2 * width + lanes
+
+
+def _emit_pitch(asm: Assembler, depth: Value, width: int) -> Value:
+    return asm.ceil_div(depth, 2) * width + asm.lanes
+
+
+@dataclass(frozen=True)
+class _Halves:
+    """Rows of floats, ``step`` apart, whose second half begins ``second`` behind the first.
+
+    With ``counts``, as many floats are there of each half; otherwise all of them, and no more are
+    read where ``is_exact``.
+    """
+
+    pointer: Value
+    step: Index
+    second: Index
+    counts: tuple[Value, Value] | None = None
+    is_exact: bool = False
+
+
+class _QuarterSums:
+    """Emits the sums of the quarters of some rows as seven panels of ``width`` floats a step."""
+
+    def __init__(self, asm: Assembler, width: int, sums: Quarters, by_depth: bool) -> None:
+        self._asm = asm
+        self._width = width
+        self._sums = sums
+        # Whether quarter 12 is the other half of the depth, as of weights, or of the row.
+        self._by_depth = by_depth
+
+    def emit(self, rows: _Halves, depth: Value, to: Value, pitch: Value) -> None:
+        """Write the panels of ``depth`` rows at ``to`` and every ``pitch`` behind it."""
+        asm = self._asm
+        masks = self._masks(rows)
+        state = {"row": rows.pointer, "to": to}
+        with asm.loop(depth // 2, carry=state):
+            self._emit_step(rows, masks, state, pitch, state["row"] + rows.step)
+            state["row"] = state["row"] + rows.step * 2
+            state["to"] = state["to"] + self._width
+        with asm.when((depth % 2).equals(1)):
+            self._emit_step(rows, masks, state, pitch, None)
+
+    def _masks(self, rows: _Halves) -> list[list[Mask]] | None:
+        """Made once, outside the loop over the rows."""
+        if rows.counts is None:
+            return None
+        places = range(0, self._width, self._asm.lanes)
+        return [[self._asm.lanes_below(count - n) for n in places] for count in rows.counts]
+
+    def _emit_step(
+        self,
+        rows: _Halves,
+        masks: list[list[Mask]] | None,
+        state: dict[str, Value],
+        pitch: Value,
+        odd: Value | None,
+    ) -> None:
+        """An even row and, unless there is none, an odd one."""
+        asm = self._asm
+        for n, place in enumerate(range(0, self._width, asm.lanes)):
+            found = []
+            for row in (state["row"], odd):
+                for half, start in enumerate((0, rows.second)):
+                    mask = None if masks is None else masks[half][n]
+                    found.append(self._load(rows, row, start, place, mask))
+            first, second, odd_first, odd_second = found
+            across = (odd_first, second) if self._by_depth else (second, odd_first)
+            for k, value in enumerate(self._sums(first, *across, odd_second)):
+                asm.store(value, state["to"] + pitch * k, place)
+
+    def _load(
+        self, rows: _Halves, row: Value | None, start: Index, place: int, mask: Mask
+    ) -> Value:
+        asm = self._asm
+        if row is None:
+            return asm.zeros()
+        if mask is not None:
+            return asm.load(row + start, place, mask=mask)
+        count = min(asm.lanes, self._width - place) if rows.is_exact else asm.lanes
+        return asm.load_first(count, row + start, place, lanes=asm.lanes)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Pixels that will be packed later, and how many products have asked for some of them."""
+
+    args: Arguments
+    x: Value
+    pixel: Value
+    turn: Value
+
+
+@dataclass(frozen=True)
+class StrassenConvolution(GemmConvolution):
+    """The stage of `GemmConvolution` for 1x1 kernels, by seven products for eight.
+
+    Strips and panels are of two register tiles each. ``gathers``: patches are packed as they are,
+    a strip at a time, before their quarters are added; otherwise the pixels of an image are
+    consecutive and read where they stand. A worker's scratch holds that strip, and from ``sums`` on
+    the panels of a block. Nothing is pooled, and weights are floats.
+    """
+
+    gathers: bool = True
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return {**super().fields, "sums": "index"}
+
+    def strip(self, lanes: int) -> int:
+        """Pixels in a strip."""
+        return 2 * super().strip(lanes)
+
+    def panel(self, lanes: int) -> int:
+        """Output channels in a panel."""
+        return 2 * super().panel(lanes)
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        _Emitter(asm, self, self.gathers).emit()
+
+
+class _Emitter(GemmEmitter):
+    def __init__(self, asm: Assembler, kernel: GemmConvolution, gathers: bool) -> None:
+        super().__init__(asm, kernel)
+        self._gathers = gathers
+        self._strip_width = self.strip.pixels // 2
+        self._panel_width = self.panel // 2
+
+    def _emit_pack_function(self) -> None:
+        asm = self.asm
+        with asm.function(
+            "pack", block="pointer", x="pointer", to="pointer", first="index", count="index"
+        ) as (block, x, to, first, count):
+            args = Arguments(asm, block, self.kernel.fields)
+            floats = _emit_pitch(asm, args["channels"], self._strip_width) * PRODUCTS
+            state = {"to": to + args["sums"]}
+            with asm.loop(count, step=self.strip.pixels, carry=state) as begin:
+                size = asm.minimum(count - begin, self.strip.pixels)
+                self._emit_pack_strip(args, x, to, first + begin, size, state["to"])
+                state["to"] = state["to"] + floats
+
+    def _emit_pack_strip(
+        self, args: Arguments, x: Value, gathered: Value, first: Value, size: Value, to: Value
+    ) -> None:
+        """The seven panels of ``size`` pixels; columns beyond them are zeros."""
+        asm, depth = self.asm, args["channels"]
+        source, step = x + first, args["x_c"]
+        if self._gathers:
+            stride = self.kernel.stride_w
+            emit_pack_patches(asm, args, self.strip, stride, x, gathered, first, size)
+            source, step = gathered, asm.index(self.strip.pixels)
+        width = self._strip_width
+        pitch = _emit_pitch(asm, depth, width)
+        sums = _QuarterSums(asm, width, pixel_sums, by_depth=False)
+        is_whole = size.equals(self.strip.pixels)
+        with asm.when(is_whole):
+            rows = _Halves(source, step, width, is_exact=not self._gathers)
+            sums.emit(rows, depth, to, pitch)
+        with asm.when(is_whole.equals(0)):
+            second = emit_second_half(asm, size, width, self.kernel.lanes == "pixels")
+            counts = asm.minimum(size, second), size - second
+            sums.emit(_Halves(source, step, second, counts), depth, to, pitch)
+
+    def _emit_panels(
+        self,
+        args: Arguments,
+        patches: Value,
+        scratch: Value,
+        block: PixelBlock,
+        chunk: Value,
+        after: PixelBlock,
+    ) -> None:
+        """All strips of the block times the panels of the chunk.
+
+        Meanwhile the block ``after`` it is asked for, a line of every other channel a product.
+        """
+        asm = self.asm
+        panels, out_channels, depth = args.load("panels", "group_out_channels", "channels")
+        weight_floats = _emit_pitch(asm, depth, self._panel_width) * PRODUCTS
+        strip_floats = _emit_pitch(asm, depth, self._strip_width) * PRODUCTS
+        first_panel = chunk * args["chunk_panels"]
+        last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
+        with asm.loop(last_panel, start=first_panel) as panel:
+            weight = args["weight"] + (block.group * panels + panel) * weight_floats
+            channel = panel * self.panel
+            channels = asm.minimum(out_channels - channel, self.panel)
+            out, number = block.y + channel * args["y_c"], channel + block.group * out_channels
+            state = {"strip": patches + args["sums"]}
+            with asm.loop(block.count, step=self.strip.pixels, carry=state) as begin:
+                size = asm.minimum(block.count - begin, self.strip.pixels)
+                place = (out, number, channels, block.start + begin, size)
+                ahead = after.x, after.start + begin, panel * PRODUCTS
+                self.call_tile((args.block, weight, state["strip"], *place, block.image, *ahead))
+                state["strip"] = state["strip"] + strip_floats
+            if self.kernel.epilogue.statistics:
+                self.emit_sums(args, block, panel)
+
+    def call_tile(self, words: tuple[Value, ...]) -> None:
+        """Call the narrowest tile whose two halves cover the strip (or the panel)."""
+        asm = self.asm
+        extent = words[7] if self.kernel.lanes == "pixels" else words[5]
+        for tile in self.tiles:
+            width = 2 * tile.nv * asm.lanes
+            above = asm.compare(">", extent, width - 2 * asm.lanes)
+            with asm.when(above & asm.compare("<=", extent, width)):
+                asm.call(f"tile{tile.nv}", *words)
+
+    def _emit_tile_function(self, tile: GemmTile) -> None:
+        if self.kernel.lanes == "channels":
+            self._emit_store_function(tile)
+        asm = self.asm
+        with asm.function(
+            f"tile{tile.nv}",
+            block="pointer",
+            weight="pointer",
+            strip="pointer",
+            y="pointer",
+            channel="index",
+            channels="index",
+            pixel="index",
+            pixels="index",
+            image="index",
+            next_x="pointer",
+            next_pixel="index",
+            turn="index",
+        ) as (block, weight, strip, y, channel, channels, pixel, pixels, image, *rest):
+            args = Arguments(asm, block, self.kernel.fields)
+            ahead = _Ahead(args, *rest)
+            place = TilePlace(args, image, y, channel, channels, pixel, pixels, 1, None)
+
+            def store(acc: Accumulators, down: int, across: int) -> None:
+                quarter = _quarter(tile, self.kernel.lanes, place, down, across)
+                some = asm.compare(">", quarter.channels, 0) & asm.compare(">", quarter.pixels, 0)
+                with asm.when(some):
+                    self._emit_store_quarter(args, tile, acc, quarter)
+
+            self._emit_chain(args, tile, weight, strip, ahead, store)
+
+    def _emit_chain(
+        self,
+        args: Arguments,
+        tile: GemmTile,
+        weight: Value,
+        strip: Value,
+        ahead: _Ahead,
+        store: Callable[[Accumulators, int, int], None],
+    ) -> None:
+        """The seven products, each going on from the sums of the one before where it can."""
+
+        def product(n: int, start: Accumulators | None = None) -> Accumulators:
+            return self._emit_product(args, tile, weight, strip, ahead, n, start)
+
+        def plus(acc: Accumulators, buffer: Value) -> Accumulators:
+            return {key: acc[key] + value for key, value in self._kept(tile, buffer).items()}
+
+        p = product(0)
+        kept_p = self._keep(tile, p, "p")
+        store(product(1, p), 0, 0)
+        u = product(2, self._kept(tile, kept_p))
+        kept_u = self._keep(tile, u, "u")
+        v = product(3, u)
+        kept_v = self._keep(tile, v, "v")
+        store(product(4, v), 1, 0)
+        q = product(5)
+        store(plus(q, kept_v), 1, 1)
+        store(product(6, plus(q, kept_u)), 0, 1)
+
+    def _emit_product(
+        self,
+        args: Arguments,
+        tile: GemmTile,
+        weight: Value,
+        strip: Value,
+        ahead: _Ahead,
+        n: int,
+        start: Accumulators | None,
+    ) -> Accumulators:
+        asm, depth = self.asm, args["channels"]
+        widths = self._panel_width, self._strip_width
+        weights, patches = (
+            Panel(pointer + _emit_pitch(asm, depth, width) * n, width)
+            for pointer, width in zip((weight, strip), widths, strict=True)
+        )
+        a, b = (weights, patches) if self.kernel.lanes == "pixels" else (patches, weights)
+        asked = None if self._gathers else self._emit_asked(ahead, n)
+        return emit_product(asm, tile, asm.ceil_div(depth, 2), a, b, ahead=asked, start=start)
+
+    def _emit_asked(self, ahead: _Ahead, n: int) -> Panel:
+        """What product n of a tile asks for: a line of the even or the odd channels.
+
+        Strips of 256 channels @56 so take half as long to pack; gathering them gains nothing.
+        """
+        x_c = ahead.args["x_c"]
+        lines = -(-self.strip.pixels // _LINE)
+        turn = (ahead.turn + n) % (2 * lines)
+        line = ahead.pixel + turn // 2 * _LINE
+        return Panel(ahead.x + turn % 2 * x_c + line, x_c * 2)
+
+    def _keep(self, tile: GemmTile, acc: Accumulators, name: str) -> Value:
+        """Store a register tile on the stack."""
+        buffer = self.asm.local_floats(tile.mr * tile.nv * self.asm.lanes, name)
+        for (i, j), value in acc.items():
+            self.asm.store(value, buffer, (i * tile.nv + j) * self.asm.lanes)
+        return buffer
+
+    def _kept(self, tile: GemmTile, buffer: Value) -> Accumulators:
+        asm = self.asm
+        places = [(i, j) for i in range(tile.mr) for j in range(tile.nv)]
+        return {(i, j): asm.load(buffer, (i * tile.nv + j) * asm.lanes) for i, j in places}
+
+    def _emit_store_function(self, tile: GemmTile) -> None:
+        """Define ``store``: a register tile from the stack, channels in the lanes, to y."""
+        asm, kernel = self.asm, self.kernel
+        with asm.function(
+            f"store{tile.nv}",
+            block="pointer",
+            values="pointer",
+            y="pointer",
+            channel="index",
+            channels="index",
+            pixel="index",
+            pixels="index",
+            image="index",
+        ) as (block, values, y, channel, channels, pixel, pixels, image):
+            args = Arguments(asm, block, kernel.fields)
+            place = TilePlace(args, image, y, channel, channels, pixel, pixels, 1, None)
+            self.emit_store_channels(tile, self._kept(tile, values), place)
+
+    def _emit_store_quarter(
+        self, args: Arguments, tile: GemmTile, acc: Accumulators, place: TilePlace
+    ) -> None:
+        """Store a quarter: as it is, or where it is turned, by a function that all quarters share.
+
+        That goes through the stack, which is nothing beside turning it.
+        """
+        asm = self.asm
+        if self.kernel.lanes == "pixels":
+            self.emit_store_pixels(tile, acc, place)
+            return
+        buffer = self._keep(tile, acc, "quarter")
+        words = place.y, place.channel, place.channels, place.pixel, place.pixels, place.image
+        asm.call(f"store{tile.nv}", args.block, buffer, *words)
+
+
+def _quarter(tile: GemmTile, lanes: Lanes, place: TilePlace, down: int, across: int) -> TilePlace:
+    """A quarter of ``place``: what it has of channels and pixels, which may be none."""
+    asm = place.args.asm
+    vectors = tile.nv * asm.lanes
+    height, width = (tile.mr, vectors) if lanes == "pixels" else (vectors, tile.mr)
+    return replace(
+        place,
+        y=place.y + place.args["y_c"] * (down * height),
+        channel=place.channel + down * height,
+        channels=asm.minimum(place.channels - down * height, height),
+        pixel=place.pixel + across * width,
+        pixels=asm.minimum(place.pixels - across * width, width),
+    )
+
+
+def emit_second_half(asm: Assembler, count: Value, width: int, in_lanes: bool) -> Index:
+    """Where the second half of ``count`` channels or pixels begins: ``width`` if all are there.
+
+    Of fewer that stand in the lanes, where tiles are narrower, half of them in whole vectors.
+    """
+    if not in_lanes:
+        return asm.index(width)
+    return asm.ceil_div(count, 2 * asm.lanes) * asm.lanes
+
+
+@dataclass(frozen=True)
+class PackWeightSums:
+    """The stage that packs `weight_sums` of 1x1 weights; a task is one panel.
+
+    Panels are of twice ``width`` output channels, which stand ``in_lanes`` or are broadcast;
+    `kernels.weights.PackWeights` says what is ``consecutive``.
+    """
+
+    width: int
+    in_lanes: bool
+    consecutive: Consecutive
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The argument words."""
+        return {**WEIGHT_FIELDS, "panels": "index", "packed": "pointer"}
+
+    def emit(self, asm: Assembler) -> None:
+        """Emit the stage."""
+        sums = _QuarterSums(asm, self.width, weight_sums, by_depth=True)
+        panel_width = 2 * self.width
+        with emit_stage(asm, self.fields) as (args, first, last, _):
+            depth, step = args.load("channels", "weight_channel")
+            rows = asm.local_floats(_STEPS_TURNED * panel_width + 2 * asm.lanes)
+            pitch = _emit_pitch(asm, depth, self.width)
+            with asm.loop(last, start=first) as panel:
+                group, place = panel // args["panels"], panel % args["panels"] * panel_width
+                source = args["weight"] + group * args["weight_group"] + place * args["weight_out"]
+                present = asm.minimum(args["group_out_channels"] - place, panel_width)
+                second = emit_second_half(asm, present, self.width, self.in_lanes)
+                target = args["packed"] + panel * (pitch * PRODUCTS)
+                with asm.loop(depth, step=_STEPS_TURNED) as k:
+                    steps = asm.minimum(depth - k, _STEPS_TURNED)
+                    self._emit_rows(args, source + k * step, present, steps, rows)
+                    halves = _Halves(rows, panel_width, second)
+                    sums.emit(halves, steps, target + k // 2 * self.width, pitch)
+
+    def _emit_rows(
+        self, args: Arguments, source: Value, present: Value, steps: Value, rows: Value
+    ) -> None:
+        """``steps`` steps of the weights as they are; channels beyond the last are zeros."""
+        asm, width = args.asm, 2 * self.width
+        if self.consecutive == "depth":
+            PackWeights(width, "float32", "depth").emit_turned(args, source, present, steps, rows)
+            return
+        places = range(0, width, asm.lanes)
+        masks = [asm.lanes_below(asm.minimum(present, width) - n) for n in places]
+        out = args["weight_out"]
+        state = {"source": source, "to": rows}
+        with asm.loop(steps, carry=state):
+            for n, mask in zip(places, masks, strict=True):
+                if self.consecutive == "out":
+                    row = asm.load(state["source"], n, mask=mask)
+                else:
+                    row = asm.gather(state["source"] + out * n, out, mask)
+                asm.store(row, state["to"], n)
+            state["source"] = state["source"] + args["weight_channel"]
+            state["to"] = state["to"] + width
