@@ -75,8 +75,10 @@ class Strassen:
 
 
 def gathers(problem: Problem) -> bool:
-    """Whether the pixels of an image have to be brought together; else planes have no gaps."""
+    """Whether pixels are packed as they are: unless planes have no gaps and an even number."""
     if problem.stride != (1, 1) or problem.padding != (0, 0, 0, 0):
+        return True
+    if problem.group_in_channels % 2:
         return True
     return problem.height > 1 and problem.x_strides[2] != problem.width
 

@@ -9,6 +9,7 @@ from nnpack.algorithms.gemm_tiles import TileChoice
 from nnpack.algorithms.sharing import share_out, share_pieces
 from nnpack.codegen.target import Target
 from nnpack.kernels.strassen import (
+    PIXEL_SUMS,
     PRODUCTS,
     PackWeightSums,
     StrassenConvolution,
@@ -37,13 +38,15 @@ def strassen_plan(
     pixels = problem.out_height * problem.out_width
     images = problem.batch * problem.groups
     panels = ceil_div(problem.group_out_channels, panel)
-    strip_floats = PRODUCTS * panel_pitch(depth, strip // 2, lanes)
-    words = ceil_div(pixels, strip), _most_strips(strip_floats, target), panels, images, threads
+    sums = PIXEL_SUMS * panel_pitch(depth, strip // 2, lanes)
+    as_they_are = round_up(round_up(depth, 2) * strip + 2 * lanes, 16)
+    most = _most_strips(sums + as_they_are, target)
+    words = ceil_div(pixels, strip), most, panels, images, threads
     share, piece = share_out(*words, True), 1
     if problem.epilogue.statistics:
         share, piece = share_pieces(*words, True, strip)
-    gathered = round_up(depth * strip + 2 * lanes, 64) if gathers else 0
-    scratch = gathered + round_up(share.strips * strip_floats, 64)
+    gathered = as_they_are * (share.strips if gathers else 1)
+    scratch = round_up(gathered + share.strips * sums, 64)
     blocking: dict[str, Argument] = {
         "pixels": pixels,
         "block_pixels": strip * share.strips,
@@ -52,6 +55,7 @@ def strassen_plan(
         "scratch": Slot("workspace"),
         "scratch_stride": scratch,
         "sums": gathered,
+        "gathered": as_they_are if gathers else 0,
         "y_is_cold": int(not fits_last_level(problem, target)),
     }
     blocks = ceil_div(pixels, strip * share.strips)
@@ -69,7 +73,7 @@ def strassen_plan(
 
 
 def _most_strips(strip_floats: int, target: Target) -> int:
-    """Strips a task: their panels take half of the second-level cache."""
+    """Strips a task: their pixels and panels take half of the second-level cache."""
     return max(1, target.caches.l2 // 2 // (FLOAT_BYTES * strip_floats))
 
 

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     Quarters = Callable[[Value, Value, Value, Value], tuple[Value, ...]]
 
 PRODUCTS = 7
+# Of their pixels, those that are no quarter as it stands.
+PIXEL_SUMS = 4
 
 # Steps of weights that are turned at a time before their quarters are added; even.
 _STEPS_TURNED = 32
@@ -52,14 +54,14 @@ def weight_sums(a11: Value, a12: Value, a21: Value, a22: Value) -> tuple[Value, 
 
 
 def pixel_sums(b11: Value, b12: Value, b21: Value, b22: Value) -> tuple[Value, ...]:
-    """The pixels of the seven products, in the same order."""
+    """The pixels of products 2 to 5; those of 0, 1 and 6 are B11, B21 and B22 as they stand."""
     t1 = b12 - b11
     t2 = b22 - t1
-    return b11, b21, t2, b22 - b12, t2 - b21, t1, b22
+    return t2, b22 - b12, t2 - b21, t1
 
 
 def panel_pitch(depth: int, width: int, lanes: int) -> int:
-    """Floats from one of the seven panels ``[ceil(depth / 2)][width]`` to the next.
+    """Floats from one panel ``[ceil(depth / 2)][width]`` of sums to the next.
 
     Vectors are stored whole, the last one beyond the panel.
     """
@@ -86,7 +88,7 @@ class _Halves:
 
 
 class _QuarterSums:
-    """Emits the sums of the quarters of some rows as seven panels of ``width`` floats a step."""
+    """Emits sums of the quarters of some rows, each a panel of ``width`` floats a step."""
 
     def __init__(self, asm: Assembler, width: int, sums: Quarters, by_depth: bool) -> None:
         self._asm = asm
@@ -161,10 +163,11 @@ class _Ahead:
 class StrassenConvolution(GemmConvolution):
     """The stage of `GemmConvolution` for 1x1 kernels, by seven products for eight.
 
-    Strips and panels are of two register tiles each. ``gathers``: patches are packed as they are,
-    a strip at a time, before their quarters are added; otherwise the pixels of an image are
-    consecutive and read where they stand. A worker's scratch holds that strip, and from ``sums`` on
-    the panels of a block. Nothing is pooled, and weights are floats.
+    Strips and panels are of two register tiles each. ``gathers``: pixels are packed as they are
+    before their quarters are added, each strip ``gathered`` behind the one before it; otherwise the
+    pixels of an image are consecutive, its channels even in number, and only the last strip of a
+    block is packed so, unless it is whole. A worker's scratch begins with that, and holds from
+    ``sums`` on the panels of a block. Nothing is pooled, and weights are floats.
     """
 
     gathers: bool = True
@@ -172,7 +175,7 @@ class StrassenConvolution(GemmConvolution):
     @property
     def fields(self) -> dict[str, str]:
         """The argument words."""
-        return {**super().fields, "sums": "index"}
+        return {**super().fields, "sums": "index", "gathered": "index"}
 
     def strip(self, lanes: int) -> int:
         """Pixels in a strip."""
@@ -200,34 +203,69 @@ class _Emitter(GemmEmitter):
             "pack", block="pointer", x="pointer", to="pointer", first="index", count="index"
         ) as (block, x, to, first, count):
             args = Arguments(asm, block, self.kernel.fields)
-            floats = _emit_pitch(asm, args["channels"], self._strip_width) * PRODUCTS
-            state = {"to": to + args["sums"]}
-            with asm.loop(count, step=self.strip.pixels, carry=state) as begin:
+            gathered, sums = args.load("gathered", "sums")
+            with asm.loop(count, step=self.strip.pixels) as begin:
                 size = asm.minimum(count - begin, self.strip.pixels)
-                self._emit_pack_strip(args, x, to, first + begin, size, state["to"])
-                state["to"] = state["to"] + floats
+                number = begin // self.strip.pixels
+                panels = to + sums + number * self._emit_strip_floats(args)
+                words = args, x, to + number * gathered, first + begin, size, panels
+                self._emit_pack_strip(*words)
+
+    def _emit_strip_floats(self, args: Arguments) -> Value:
+        """Floats of the panels of a strip."""
+        return _emit_pitch(self.asm, args["channels"], self._strip_width) * PIXEL_SUMS
 
     def _emit_pack_strip(
         self, args: Arguments, x: Value, gathered: Value, first: Value, size: Value, to: Value
     ) -> None:
-        """The seven panels of ``size`` pixels; columns beyond them are zeros."""
-        asm, depth = self.asm, args["channels"]
-        source, step = x + first, args["x_c"]
-        if self._gathers:
-            stride = self.kernel.stride_w
-            emit_pack_patches(asm, args, self.strip, stride, x, gathered, first, size)
-            source, step = gathered, asm.index(self.strip.pixels)
-        width = self._strip_width
+        """The panels of ``size`` pixels, and the pixels as they are unless they are read from x.
+
+        Columns beyond those are zeros in panels; elsewhere they meet no output that there is.
+        """
+        asm, depth, width = self.asm, args["channels"], self._strip_width
         pitch = _emit_pitch(asm, depth, width)
         sums = _QuarterSums(asm, width, pixel_sums, by_depth=False)
+        step = asm.index(self.strip.pixels)
+
+        source, source_step = gathered, step
+        if self._gathers:
+            self._emit_gather(args, x, gathered, first, size)
+        else:
+            source, source_step = x + first, args["x_c"]
         is_whole = size.equals(self.strip.pixels)
         with asm.when(is_whole):
-            rows = _Halves(source, step, width, is_exact=not self._gathers)
+            rows = _Halves(source, source_step, width, is_exact=not self._gathers)
             sums.emit(rows, depth, to, pitch)
         with asm.when(is_whole.equals(0)):
+            if not self._gathers:
+                self._emit_gather(args, x, gathered, first, size)
             second = emit_second_half(asm, size, width, self.kernel.lanes == "pixels")
             counts = asm.minimum(size, second), size - second
-            sums.emit(_Halves(source, step, second, counts), depth, to, pitch)
+            sums.emit(_Halves(gathered, step, second, counts), depth, to, pitch)
+
+    def _emit_gather(
+        self, args: Arguments, x: Value, gathered: Value, first: Value, size: Value
+    ) -> None:
+        """Pixels of an even number of channels as they are, the last of them zeros if need be."""
+        asm, width, depth = self.asm, self.strip.pixels, args["channels"]
+        stride = self.kernel.stride_w
+        emit_pack_patches(asm, args, self.strip, stride, x, gathered, first, size)
+        if self._gathers:
+            with asm.when((depth % 2).equals(1)):
+                for place in range(0, width, asm.lanes):
+                    asm.store(asm.zeros(), gathered + depth * width, place)
+
+    def _emit_plain(
+        self, args: Arguments, block: PixelBlock, scratch: Value, begin: Value, size: Value
+    ) -> tuple[Value, Value]:
+        """Where the pixels of a strip stand as they are, and from channel to channel."""
+        asm, width = self.asm, self.asm.index(self.strip.pixels)
+        gathered = scratch + begin // self.strip.pixels * args["gathered"]
+        if self._gathers:
+            return gathered, width
+        is_whole = size.equals(self.strip.pixels)
+        plain = asm.select(is_whole, block.x + (block.start + begin), gathered)
+        return plain, asm.select(is_whole, args["x_c"], width)
 
     def _emit_panels(
         self,
@@ -245,7 +283,7 @@ class _Emitter(GemmEmitter):
         asm = self.asm
         panels, out_channels, depth = args.load("panels", "group_out_channels", "channels")
         weight_floats = _emit_pitch(asm, depth, self._panel_width) * PRODUCTS
-        strip_floats = _emit_pitch(asm, depth, self._strip_width) * PRODUCTS
+        strip_floats = self._emit_strip_floats(args)
         first_panel = chunk * args["chunk_panels"]
         last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
         with asm.loop(last_panel, start=first_panel) as panel:
@@ -257,8 +295,10 @@ class _Emitter(GemmEmitter):
             with asm.loop(block.count, step=self.strip.pixels, carry=state) as begin:
                 size = asm.minimum(block.count - begin, self.strip.pixels)
                 place = (out, number, channels, block.start + begin, size)
+                plain = self._emit_plain(args, block, patches, begin, size)
                 ahead = after.x, after.start + begin, panel * PRODUCTS
-                self.call_tile((args.block, weight, state["strip"], *place, block.image, *ahead))
+                words = args.block, weight, state["strip"], *place, block.image, *plain, *ahead
+                self.call_tile(words)
                 state["strip"] = state["strip"] + strip_floats
             if self.kernel.epilogue.statistics:
                 self.emit_sums(args, block, panel)
@@ -288,12 +328,15 @@ class _Emitter(GemmEmitter):
             pixel="index",
             pixels="index",
             image="index",
+            plain="pointer",
+            plain_step="index",
             next_x="pointer",
             next_pixel="index",
             turn="index",
         ) as (block, weight, strip, y, channel, channels, pixel, pixels, image, *rest):
             args = Arguments(asm, block, self.kernel.fields)
-            ahead = _Ahead(args, *rest)
+            patches = self._patches(args, tile, strip, *rest[:2])
+            ahead = _Ahead(args, *rest[2:])
             place = TilePlace(args, image, y, channel, channels, pixel, pixels, 1, None)
 
             def store(acc: Accumulators, down: int, across: int) -> None:
@@ -302,21 +345,21 @@ class _Emitter(GemmEmitter):
                 with asm.when(some):
                     self._emit_store_quarter(args, tile, acc, quarter)
 
-            self._emit_chain(args, tile, weight, strip, ahead, store)
+            self._emit_chain(args, tile, weight, patches, ahead, store)
 
     def _emit_chain(
         self,
         args: Arguments,
         tile: GemmTile,
         weight: Value,
-        strip: Value,
+        patches: list[Panel],
         ahead: _Ahead,
         store: Callable[[Accumulators, int, int], None],
     ) -> None:
         """The seven products, each going on from the sums of the one before where it can."""
 
         def product(n: int, start: Accumulators | None = None) -> Accumulators:
-            return self._emit_product(args, tile, weight, strip, ahead, n, start)
+            return self._emit_product(args, tile, weight, patches, ahead, n, start)
 
         def plus(acc: Accumulators, buffer: Value) -> Accumulators:
             return {key: acc[key] + value for key, value in self._kept(tile, buffer).items()}
@@ -333,23 +376,32 @@ class _Emitter(GemmEmitter):
         store(plus(q, kept_v), 1, 1)
         store(product(6, plus(q, kept_u)), 0, 1)
 
+    def _patches(
+        self, args: Arguments, tile: GemmTile, strip: Value, plain: Value, step: Value
+    ) -> list[Panel]:
+        """The pixels of the seven products."""
+        width = self._strip_width
+        pitch = _emit_pitch(self.asm, args["channels"], width)
+        second = tile.mr if self.kernel.lanes == "channels" else tile.nv * self.asm.lanes
+        b11, b21, b22 = (
+            Panel(place, step * 2) for place in (plain, plain + step, plain + step + second)
+        )
+        return [b11, b21, *(Panel(strip + pitch * n, width) for n in range(PIXEL_SUMS)), b22]
+
     def _emit_product(
         self,
         args: Arguments,
         tile: GemmTile,
         weight: Value,
-        strip: Value,
+        patches: list[Panel],
         ahead: _Ahead,
         n: int,
         start: Accumulators | None,
     ) -> Accumulators:
         asm, depth = self.asm, args["channels"]
-        widths = self._panel_width, self._strip_width
-        weights, patches = (
-            Panel(pointer + _emit_pitch(asm, depth, width) * n, width)
-            for pointer, width in zip((weight, strip), widths, strict=True)
-        )
-        a, b = (weights, patches) if self.kernel.lanes == "pixels" else (patches, weights)
+        width = self._panel_width
+        weights = Panel(weight + _emit_pitch(asm, depth, width) * n, width)
+        a, b = (weights, patches[n]) if self.kernel.lanes == "pixels" else (patches[n], weights)
         asked = None if self._gathers else self._emit_asked(ahead, n)
         return emit_product(asm, tile, asm.ceil_div(depth, 2), a, b, ahead=asked, start=start)
 
