@@ -8,13 +8,8 @@ from nnpack.algorithms.gemm_plan import convolution_arguments, known_stride, sum
 from nnpack.algorithms.gemm_tiles import TileChoice
 from nnpack.algorithms.sharing import share_out, share_pieces
 from nnpack.codegen.target import Target
-from nnpack.kernels.strassen import (
-    PIXEL_SUMS,
-    PRODUCTS,
-    PackWeightSums,
-    StrassenConvolution,
-    panel_pitch,
-)
+from nnpack.kernels.strassen import StrassenConvolution
+from nnpack.kernels.strassen_sums import PIXEL_SUMS, PRODUCTS, PackWeightSums, panel_pitch
 from nnpack.kernels.weights import consecutive_weights
 from nnpack.plan import Argument, Plan, Slot, Stage, WeightFormat
 from nnpack.problem import Problem

@@ -12,9 +12,9 @@ are sums of seven products (Winograd's form of Strassen's algorithm; Higham, 200
 
 A *tile* here is two by two register tiles, its depth even and odd channels, so that no quarter is
 larger than what registers hold: P, U and V are sums that go on, of which only copies are stored, in
-the first-level cache. What is added besides the products are seven panels of sums instead of four
-for each strip of pixels, when it is packed, and two vectors for every four outputs. (Huang, Smith,
-Henry & van de Geijn, 2016, fuse additions with packing and storing around whole blocks.)
+the first-level cache. The sums of weights are packed ahead, those of pixels, four panels a strip of
+them, by each task; B11, B21 and B22 are read as they stand. (Huang, Smith, Henry & van de Geijn,
+2016, fuse additions with packing and storing around whole blocks.)
 """
 
 from __future__ import annotations
@@ -26,127 +26,24 @@ from nnpack.kernels.convolve import GemmConvolution, GemmEmitter, Lanes, PixelBl
 from nnpack.kernels.gemm import Accumulators, GemmTile, Panel, emit_product
 from nnpack.kernels.packing import emit_pack_patches
 from nnpack.kernels.pixels import TilePlace
-from nnpack.kernels.stage import Arguments, emit_stage
-from nnpack.kernels.weights import WEIGHT_FIELDS, Consecutive, PackWeights
+from nnpack.kernels.stage import Arguments
+from nnpack.kernels.strassen_sums import (
+    PIXEL_SUMS,
+    PRODUCTS,
+    Halves,
+    QuarterSums,
+    emit_pitch,
+    emit_second_half,
+    pixel_sums,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from nnpack.codegen.assembler import Assembler, Index, Mask, Value
+    from nnpack.codegen.assembler import Assembler, Value
 
-    Quarters = Callable[[Value, Value, Value, Value], tuple[Value, ...]]
-
-PRODUCTS = 7
-# Of their pixels, those that are no quarter as it stands.
-PIXEL_SUMS = 4
-
-# Steps of weights that are turned at a time before their quarters are added; even.
-_STEPS_TURNED = 32
 # Floats of a cache line.
 _LINE = 16
-
-
-def weight_sums(a11: Value, a12: Value, a21: Value, a22: Value) -> tuple[Value, ...]:
-    """The weights of the seven products, in the order in which they are computed."""
-    s1 = a21 + a22
-    s2 = s1 - a11
-    return a11, a12, s2, a11 - a21, -a22, s1, a12 - s2
-
-
-def pixel_sums(b11: Value, b12: Value, b21: Value, b22: Value) -> tuple[Value, ...]:
-    """The pixels of products 2 to 5; those of 0, 1 and 6 are B11, B21 and B22 as they stand."""
-    t1 = b12 - b11
-    t2 = b22 - t1
-    return t2, b22 - b12, t2 - b21, t1
-
-
-def panel_pitch(depth: int, width: int, lanes: int) -> int:
-    """Floats from one panel ``[ceil(depth / 2)][width]`` of sums to the next.
-
-    Vectors are stored whole, the last one beyond the panel.
-    """
-    return (depth + 1) // 2 * width + lanes
-
-
-def _emit_pitch(asm: Assembler, depth: Value, width: int) -> Value:
-    return asm.ceil_div(depth, 2) * width + asm.lanes
-
-
-@dataclass(frozen=True)
-class _Halves:
-    """Rows of floats, ``step`` apart, whose second half begins ``second`` behind the first.
-
-    With ``counts``, as many floats are there of each half; otherwise all of them, and no more are
-    read where ``is_exact``.
-    """
-
-    pointer: Value
-    step: Index
-    second: Index
-    counts: tuple[Value, Value] | None = None
-    is_exact: bool = False
-
-
-class _QuarterSums:
-    """Emits sums of the quarters of some rows, each a panel of ``width`` floats a step."""
-
-    def __init__(self, asm: Assembler, width: int, sums: Quarters, by_depth: bool) -> None:
-        self._asm = asm
-        self._width = width
-        self._sums = sums
-        # Whether quarter 12 is the other half of the depth, as of weights, or of the row.
-        self._by_depth = by_depth
-
-    def emit(self, rows: _Halves, depth: Value, to: Value, pitch: Value) -> None:
-        """Write the panels of ``depth`` rows at ``to`` and every ``pitch`` behind it."""
-        asm = self._asm
-        masks = self._masks(rows)
-        state = {"row": rows.pointer, "to": to}
-        with asm.loop(depth // 2, carry=state):
-            self._emit_step(rows, masks, state, pitch, state["row"] + rows.step)
-            state["row"] = state["row"] + rows.step * 2
-            state["to"] = state["to"] + self._width
-        with asm.when((depth % 2).equals(1)):
-            self._emit_step(rows, masks, state, pitch, None)
-
-    def _masks(self, rows: _Halves) -> list[list[Mask]] | None:
-        """Made once, outside the loop over the rows."""
-        if rows.counts is None:
-            return None
-        places = range(0, self._width, self._asm.lanes)
-        return [[self._asm.lanes_below(count - n) for n in places] for count in rows.counts]
-
-    def _emit_step(
-        self,
-        rows: _Halves,
-        masks: list[list[Mask]] | None,
-        state: dict[str, Value],
-        pitch: Value,
-        odd: Value | None,
-    ) -> None:
-        """An even row and, unless there is none, an odd one."""
-        asm = self._asm
-        for n, place in enumerate(range(0, self._width, asm.lanes)):
-            found = []
-            for row in (state["row"], odd):
-                for half, start in enumerate((0, rows.second)):
-                    mask = None if masks is None else masks[half][n]
-                    found.append(self._load(rows, row, start, place, mask))
-            first, second, odd_first, odd_second = found
-            across = (odd_first, second) if self._by_depth else (second, odd_first)
-            for k, value in enumerate(self._sums(first, *across, odd_second)):
-                asm.store(value, state["to"] + pitch * k, place)
-
-    def _load(
-        self, rows: _Halves, row: Value | None, start: Index, place: int, mask: Mask
-    ) -> Value:
-        asm = self._asm
-        if row is None:
-            return asm.zeros()
-        if mask is not None:
-            return asm.load(row + start, place, mask=mask)
-        count = min(asm.lanes, self._width - place) if rows.is_exact else asm.lanes
-        return asm.load_first(count, row + start, place, lanes=asm.lanes)
 
 
 @dataclass(frozen=True)
@@ -213,7 +110,7 @@ class _Emitter(GemmEmitter):
 
     def _emit_strip_floats(self, args: Arguments) -> Value:
         """Floats of the panels of a strip."""
-        return _emit_pitch(self.asm, args["channels"], self._strip_width) * PIXEL_SUMS
+        return emit_pitch(self.asm, args["channels"], self._strip_width) * PIXEL_SUMS
 
     def _emit_pack_strip(
         self, args: Arguments, x: Value, gathered: Value, first: Value, size: Value, to: Value
@@ -223,8 +120,8 @@ class _Emitter(GemmEmitter):
         Columns beyond those are zeros in panels; elsewhere they meet no output that there is.
         """
         asm, depth, width = self.asm, args["channels"], self._strip_width
-        pitch = _emit_pitch(asm, depth, width)
-        sums = _QuarterSums(asm, width, pixel_sums, by_depth=False)
+        pitch = emit_pitch(asm, depth, width)
+        sums = QuarterSums(asm, width, pixel_sums, by_depth=False)
         step = asm.index(self.strip.pixels)
 
         source, source_step = gathered, step
@@ -234,14 +131,14 @@ class _Emitter(GemmEmitter):
             source, source_step = x + first, args["x_c"]
         is_whole = size.equals(self.strip.pixels)
         with asm.when(is_whole):
-            rows = _Halves(source, source_step, width, is_exact=not self._gathers)
+            rows = Halves(source, source_step, width, is_exact=not self._gathers)
             sums.emit(rows, depth, to, pitch)
         with asm.when(is_whole.equals(0)):
             if not self._gathers:
                 self._emit_gather(args, x, gathered, first, size)
             second = emit_second_half(asm, size, width, self.kernel.lanes == "pixels")
             counts = asm.minimum(size, second), size - second
-            sums.emit(_Halves(gathered, step, second, counts), depth, to, pitch)
+            sums.emit(Halves(gathered, step, second, counts), depth, to, pitch)
 
     def _emit_gather(
         self, args: Arguments, x: Value, gathered: Value, first: Value, size: Value
@@ -282,7 +179,7 @@ class _Emitter(GemmEmitter):
         """
         asm = self.asm
         panels, out_channels, depth = args.load("panels", "group_out_channels", "channels")
-        weight_floats = _emit_pitch(asm, depth, self._panel_width) * PRODUCTS
+        weight_floats = emit_pitch(asm, depth, self._panel_width) * PRODUCTS
         strip_floats = self._emit_strip_floats(args)
         first_panel = chunk * args["chunk_panels"]
         last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
@@ -381,7 +278,7 @@ class _Emitter(GemmEmitter):
     ) -> list[Panel]:
         """The pixels of the seven products."""
         width = self._strip_width
-        pitch = _emit_pitch(self.asm, args["channels"], width)
+        pitch = emit_pitch(self.asm, args["channels"], width)
         second = tile.mr if self.kernel.lanes == "channels" else tile.nv * self.asm.lanes
         b11, b21, b22 = (
             Panel(place, step * 2) for place in (plain, plain + step, plain + step + second)
@@ -400,7 +297,7 @@ class _Emitter(GemmEmitter):
     ) -> Accumulators:
         asm, depth = self.asm, args["channels"]
         width = self._panel_width
-        weights = Panel(weight + _emit_pitch(asm, depth, width) * n, width)
+        weights = Panel(weight + emit_pitch(asm, depth, width) * n, width)
         a, b = (weights, patches[n]) if self.kernel.lanes == "pixels" else (patches[n], weights)
         asked = None if self._gathers else self._emit_asked(ahead, n)
         return emit_product(asm, tile, asm.ceil_div(depth, 2), a, b, ahead=asked, start=start)
@@ -475,73 +372,3 @@ def _quarter(tile: GemmTile, lanes: Lanes, place: TilePlace, down: int, across: 
         pixel=place.pixel + across * width,
         pixels=asm.minimum(place.pixels - across * width, width),
     )
-
-
-def emit_second_half(asm: Assembler, count: Value, width: int, in_lanes: bool) -> Index:
-    """Where the second half of ``count`` channels or pixels begins: ``width`` if all are there.
-
-    Of fewer that stand in the lanes, where tiles are narrower, half of them in whole vectors.
-    """
-    if not in_lanes:
-        return asm.index(width)
-    return asm.ceil_div(count, 2 * asm.lanes) * asm.lanes
-
-
-@dataclass(frozen=True)
-class PackWeightSums:
-    """The stage that packs `weight_sums` of 1x1 weights; a task is one panel.
-
-    Panels are of twice ``width`` output channels, which stand ``in_lanes`` or are broadcast;
-    `kernels.weights.PackWeights` says what is ``consecutive``.
-    """
-
-    width: int
-    in_lanes: bool
-    consecutive: Consecutive
-
-    @property
-    def fields(self) -> dict[str, str]:
-        """The argument words."""
-        return {**WEIGHT_FIELDS, "panels": "index", "packed": "pointer"}
-
-    def emit(self, asm: Assembler) -> None:
-        """Emit the stage."""
-        sums = _QuarterSums(asm, self.width, weight_sums, by_depth=True)
-        panel_width = 2 * self.width
-        with emit_stage(asm, self.fields) as (args, first, last, _):
-            depth, step = args.load("channels", "weight_channel")
-            rows = asm.local_floats(_STEPS_TURNED * panel_width + 2 * asm.lanes)
-            pitch = _emit_pitch(asm, depth, self.width)
-            with asm.loop(last, start=first) as panel:
-                group, place = panel // args["panels"], panel % args["panels"] * panel_width
-                source = args["weight"] + group * args["weight_group"] + place * args["weight_out"]
-                present = asm.minimum(args["group_out_channels"] - place, panel_width)
-                second = emit_second_half(asm, present, self.width, self.in_lanes)
-                target = args["packed"] + panel * (pitch * PRODUCTS)
-                with asm.loop(depth, step=_STEPS_TURNED) as k:
-                    steps = asm.minimum(depth - k, _STEPS_TURNED)
-                    self._emit_rows(args, source + k * step, present, steps, rows)
-                    halves = _Halves(rows, panel_width, second)
-                    sums.emit(halves, steps, target + k // 2 * self.width, pitch)
-
-    def _emit_rows(
-        self, args: Arguments, source: Value, present: Value, steps: Value, rows: Value
-    ) -> None:
-        """``steps`` steps of the weights as they are; channels beyond the last are zeros."""
-        asm, width = args.asm, 2 * self.width
-        if self.consecutive == "depth":
-            PackWeights(width, "float32", "depth").emit_turned(args, source, present, steps, rows)
-            return
-        places = range(0, width, asm.lanes)
-        masks = [asm.lanes_below(asm.minimum(present, width) - n) for n in places]
-        out = args["weight_out"]
-        state = {"source": source, "to": rows}
-        with asm.loop(steps, carry=state):
-            for n, mask in zip(places, masks, strict=True):
-                if self.consecutive == "out":
-                    row = asm.load(state["source"], n, mask=mask)
-                else:
-                    row = asm.gather(state["source"] + out * n, out, mask)
-                asm.store(row, state["to"], n)
-            state["source"] = state["source"] + args["weight_channel"]
-            state["to"] = state["to"] + width
