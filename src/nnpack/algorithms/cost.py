@@ -118,8 +118,10 @@ def fits_last_level(problem: Problem, target: Target) -> bool:
 
 
 def _traffic(problem: Problem, target: Target) -> int:
-    """Bytes of x, weights and y."""
-    floats = math.prod(problem.x_shape) + math.prod(problem.y_shape)
+    """Bytes of x, as far as a stride does not step over rows, of weights and of y."""
+    rows = min(problem.height, problem.out_height * problem.kernel[0])
+    read = problem.batch * problem.in_channels * rows * problem.width
+    floats = read + math.prod(problem.y_shape)
     return FLOAT_BYTES * floats + _weight_bytes(problem, target)
 
 

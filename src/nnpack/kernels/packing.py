@@ -47,6 +47,11 @@ PATCH_FIELDS = dict.fromkeys(
 )
 
 
+# Channels ahead that a vector of pixels is asked for: planes are too far apart for hardware
+# prefetchers, and memory takes as long as some dozens of copies.
+_CHANNELS_AHEAD = 16
+
+
 @dataclass(frozen=True)
 class Strip:
     """Strips ``[depth][width]`` of patches: ``pixels`` of each of ``rows`` rows of outputs.
@@ -283,6 +288,7 @@ def _emit_copy_channels(
     reader = StridedLoad(asm, stride, bounds)
     state = {"source": source, "target": target}
     with asm.loop(channels, carry=state):
+        reader.prefetch(state["source"] + _CHANNELS_AHEAD * args["x_c"])
         asm.store(reader(state["source"]), state["target"], mask=written)
         state["source"] = state["source"] + args["x_c"]
         state["target"] = state["target"] + width
@@ -310,6 +316,11 @@ class StridedLoad:
         if bounds is not None:
             low, high = bounds[0] * stride, (bounds[1] - 1) * stride + 1
             self._masks = [asm.lanes_between(low - n, high - n) for n in self._offsets]
+
+    def prefetch(self, pointer: Value) -> None:
+        """Ask for the lines of a vector, as far as they are known."""
+        for offset in self._offsets if self._shuffled else [0]:
+            self.asm.prefetch(pointer, offset)
 
     def __call__(self, pointer: Value) -> Value:
         """Load one vector."""

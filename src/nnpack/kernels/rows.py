@@ -50,6 +50,10 @@ ROW_FIELDS = dict.fromkeys(
 )
 
 
+# Channels ahead that rows are asked for: no hardware prefetcher follows short rows of many planes.
+_CHANNELS_AHEAD = 2
+
+
 @dataclass(frozen=True)
 class Region:
     """A rectangle of output pixels."""
@@ -168,7 +172,9 @@ def _emit_copy_column(
     """Copy one vector of every row inside the image."""
     step, pitch = args["x_h"] * rows.stride, args["pitch"]
     state = {"source": source, "to": to}
+    ahead = _CHANNELS_AHEAD * args["x_c"]
     with asm.loop(rows.high - rows.low, carry=state):
+        load.prefetch(state["source"] + ahead)
         asm.store(load(state["source"]), state["to"])
         state["source"] = state["source"] + step
         state["to"] = state["to"] + pitch
