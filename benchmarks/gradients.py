@@ -4,13 +4,15 @@
 
 PyTorch computes the same gradient with contiguous and with channels-last tensors
 (``aten.convolution_backward``), and the faster of the two counts. All contestants take turns in
-every round, and the median of the rounds is shown.
+every round, and the median of the rounds is shown. ``--random N --seed S`` takes N layers of any
+channels, sizes, kernels, strides, dilations and groups instead of the table's, and names the worst.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -82,6 +84,32 @@ LAYERS = (
     Layer("depthwise", 144, 144, 28, 5, groups=144),
 )
 
+# A random layer has between these multiply-adds an image, so that none is all overhead or takes all
+# the time.
+RANDOM_WORK = (1 << 18, 1 << 26)
+
+
+def random_layers(count: int, seed: int) -> list[Layer]:
+    """Layers of every kind, as a network's channels and sizes and between them."""
+    rng = random.Random(seed)
+    layers: list[Layer] = []
+    while len(layers) < count:
+        kernel = rng.choice((1, 1, 2, 3, 3, 3, 4, 5, 7))
+        stride = rng.choice((1, 1, 1, 2, 2, 3))
+        dilation = rng.choice((1, 1, 1, 1, 2, 3)) if kernel > 1 and stride == 1 else 1
+        groups = rng.choice((1, 1, 1, 1, 1, 2, 4, 8))
+        channels, outputs = (groups * round(2 ** rng.uniform(1.5, 9) / groups) for _ in range(2))
+        if channels == 0 or outputs == 0:
+            continue
+        size = round(2 ** rng.uniform(2.8, 7.2))
+        work = channels * outputs * (kernel * size // stride) ** 2 // groups
+        if RANDOM_WORK[0] <= work <= RANDOM_WORK[1] and size >= dilation * kernel:
+            layers.append(
+                Layer("random", channels, outputs, size, kernel, stride, dilation, groups)
+            )
+    return layers
+
+
 Run = Callable[[], object]
 
 
@@ -152,12 +180,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--direction", choices=("input", "weight", "both"), default="both")
     parser.add_argument("--only", default="", help="layers whose kind and name contain this")
+    parser.add_argument("--random", type=int, default=0, help="so many random layers instead")
+    parser.add_argument("--seed", type=int, default=0, help="which random layers")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     ratios: dict[tuple[str, str], list[float]] = {}
+    worst: list[tuple[float, str]] = []
     both = ("input", "weight")
+    layers = random_layers(options.random, options.seed) if options.random else LAYERS
     for direction in both if options.direction == "both" else (options.direction,):
-        for layer in LAYERS:
+        for layer in layers:
             if options.only not in f"{layer.kind} {layer}":
                 continue
             runs = contestants(layer, direction, options.batch, options.threads)
@@ -166,10 +198,13 @@ def main() -> None:
             ratios.setdefault((direction, layer.kind), []).append(peer / times["nnpack"])
             cells = "  ".join(f"{name} {1e3 * value:8.2f}" for name, value in times.items())
             print(f"{direction:6}  {layer!s:28}  {cells}  {peer / times['nnpack']:5.2f}x")
+            worst.append((peer / times["nnpack"], f"{direction} {layer}"))
     for (direction, kind), values in ratios.items():
         print(
             f"{direction:6}  {kind:10}  geomean {_geomean(values):.2f}x  least {min(values):.2f}x"
         )
+    for ratio, name in sorted(worst)[:5]:
+        print(f"{name}: {ratio:.2f}x")
 
 
 if __name__ == "__main__":
