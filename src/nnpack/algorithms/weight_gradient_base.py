@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol, runtime_checkable
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div
@@ -111,6 +112,21 @@ def packing_cycles(problem: WeightGradientProblem, mr: int, lanes: int) -> float
     runs = forward.batch * (1 if _is_flat(problem) else forward.out_height)
     copies = problem.depth / lanes + runs / 2
     return problem.rows * (3.0 * forward.stride[1] * copies + 10 * runs / mr)
+
+
+def waiting_seconds(
+    problem: WeightGradientProblem, packing: float, first_products: float, target: Target
+) -> float:
+    """Seconds that memory takes beyond what reads it: packing x, and the first rows' products.
+
+    Whatever the size: between a forward and a backward pass there is much else in the caches.
+    """
+    forward, bandwidth = problem.forward, target.rates.memory_bandwidth
+    x_bytes = FLOAT_BYTES * math.prod(forward.x_shape)
+    grad_bytes = FLOAT_BYTES * math.prod(forward.y_shape)
+    # Gradients are asked for a block ahead, which hides half of the rest (Zen 4).
+    waiting = max(0.0, grad_bytes / bandwidth - first_products) / 2
+    return max(0.0, x_bytes / bandwidth - packing) + waiting
 
 
 def share_rows(row_panels: int, tasks: int, threads: int) -> tuple[int, int]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, direct_error, round_up
-from nnpack.algorithms.gemm_tiles import FMA_LATENCY
+from nnpack.algorithms.dot_tiles import (
+    CHUNK_BYTES,
+    STORE_CYCLES,
+    add_cycles,
+    choose_dot_tile,
+    dot_rate,
+    dots_refusal,
+)
 from nnpack.algorithms.gradient_chunks import Chunks, choose_chunks, sum_stages
 from nnpack.algorithms.weight_gradient_base import (
     NO_WEIGHTS,
@@ -15,6 +21,7 @@ from nnpack.algorithms.weight_gradient_base import (
     packing_cycles,
     product_arguments,
     share_rows,
+    waiting_seconds,
 )
 from nnpack.codegen.target import Target
 from nnpack.frozen import dataclass
@@ -25,18 +32,11 @@ from nnpack.plan import Argument, Plan, Slot, Stage
 if TYPE_CHECKING:
     from nnpack.kernels.weight_gradient_direct import DotTile, WeightGradientDots
 
-# Output channels and rows of a register tile, at most.
-MOST_OUTPUTS = 5
-MOST_ROWS = 14
 # Steps of depth a block: a panel of X takes some three quarters of the first-level cache.
 BLOCKS = (1024, 640, 384, 256)
 PANEL_BYTES = 24 << 10
-# As in implicit GEMM; beyond the bytes of the sums, which are vectors, there are better ways.
+# As in implicit GEMM.
 CHUNK_BLOCKS = 2
-CHUNK_BYTES = 4 << 20
-# Cycles in which a vector of sums is added to those of the blocks before, and its lanes are.
-ADD_CYCLES = 2.0
-STORE_CYCLES = 25.0
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,7 @@ class WeightGradientDirect:
 
     def refusal(self, problem: WeightGradientProblem, target: Target) -> str | None:
         """Large gradients, whose vectors of sums are too many."""
-        count = problem.rows * problem.forward.out_channels
-        most = CHUNK_BYTES // (FLOAT_BYTES * target.lanes)
-        if count > most:
-            return f"needs a gradient of at most {most} numbers, got {count}"
-        return None
+        return dots_refusal(problem, target)
 
     def merges_activation(self, problem: WeightGradientProblem, target: Target) -> bool:
         """Always, as it loads the gradient in whole vectors."""
@@ -78,12 +74,13 @@ class WeightGradientDirect:
         sums = blocking.sums_floats(1, lanes) // lanes
         # Each image and each block ends with a vector that is not whole.
         vectors = problem.depth / lanes + (blocks + forward.batch) / 2
-        product = sums * vectors / _relative_rate(tile, target) / target.multiply_adds
+        product = sums * vectors / dot_rate(tile, target) / target.multiply_adds
         packing = packing_cycles(problem, tile.mr, lanes) / target.clock
-        adding = sums * (ADD_CYCLES * blocks + STORE_CYCLES) / target.clock
+        each = add_cycles(FLOAT_BYTES * lanes * sums, target)
+        adding = sums * (each * blocks + STORE_CYCLES) / target.clock
         seconds = forward.groups * (product + packing + adding)
         first_products = forward.groups * product / blocking.row_panels
-        seconds += _waiting(problem, forward.groups * packing, first_products, target)
+        seconds += waiting_seconds(problem, forward.groups * packing, first_products, target)
         chain = ceil_div(min(problem.depth, blocking.block), lanes) + blocking.chunks.chain
         return Estimate(seconds, direct_error(chain + lanes.bit_length()))
 
@@ -128,21 +125,6 @@ class WeightGradientDirect:
         )
 
 
-def _waiting(
-    problem: WeightGradientProblem, packing: float, first_products: float, target: Target
-) -> float:
-    """Seconds that memory takes beyond what reads it: packing x, and the first rows' products.
-
-    Whatever the size: between a forward and a backward pass there is much else in the caches.
-    """
-    forward, bandwidth = problem.forward, target.rates.memory_bandwidth
-    x_bytes = FLOAT_BYTES * math.prod(forward.x_shape)
-    grad_bytes = FLOAT_BYTES * math.prod(forward.y_shape)
-    # Gradients are asked for a block ahead, which hides half of the rest (Zen 4).
-    waiting = max(0.0, grad_bytes / bandwidth - first_products) / 2
-    return max(0.0, x_bytes / bandwidth - packing) + waiting
-
-
 def _dots(problem: WeightGradientProblem, blocking: _Blocking) -> WeightGradientDots:
     from nnpack.kernels.weight_gradient_direct import WeightGradientDots
 
@@ -154,7 +136,7 @@ def _dots(problem: WeightGradientProblem, blocking: _Blocking) -> WeightGradient
 def _blocking(problem: WeightGradientProblem, target: Target) -> _Blocking:
     """Tile, block and chunks; they must not depend on the number of threads."""
     rows, outputs = problem.rows, problem.forward.group_out_channels
-    tile = min(_tiles(target), key=lambda tile: _cost(tile, rows, outputs, target))
+    tile = choose_dot_tile(rows, outputs, target)
     fitting = (block for block in BLOCKS if FLOAT_BYTES * block * tile.mr <= PANEL_BYTES)
     block = next(fitting, BLOCKS[-1])
     row_panels, out_panels = ceil_div(rows, tile.mr), ceil_div(outputs, tile.nk)
@@ -162,24 +144,3 @@ def _blocking(problem: WeightGradientProblem, target: Target) -> _Blocking:
     blocks, sums_bytes = ceil_div(problem.depth, block), FLOAT_BYTES * target.lanes * sums
     chunks = choose_chunks(blocks, CHUNK_BLOCKS, sums_bytes, CHUNK_BYTES)
     return _Blocking(tile, block, chunks, row_panels, out_panels)
-
-
-def _tiles(target: Target) -> list[DotTile]:
-    """For each number of channels the most rows that registers hold."""
-    from nnpack.kernels.weight_gradient_direct import DotTile
-
-    room = target.registers - 1
-    return [DotTile(min(MOST_ROWS, (room - nk) // nk), nk) for nk in range(1, MOST_OUTPUTS + 1)]
-
-
-def _cost(tile: DotTile, rows: int, outputs: int, target: Target) -> tuple[float, int]:
-    """What is multiplied, at the tile's rate; among equals, more sums."""
-    area = round_up(rows, tile.mr) * round_up(outputs, tile.nk)
-    return round(area / _relative_rate(tile, target), 3), -tile.mr * tile.nk
-
-
-def _relative_rate(tile: DotTile, target: Target) -> float:
-    """The share of peak at which a tile runs: a vector of each row and channel is loaded."""
-    wide = max(1, target.lanes // 8)
-    loads, arithmetic = (tile.mr + tile.nk) * wide / 2, tile.mr * tile.nk * wide / 2
-    return arithmetic / max(arithmetic, loads + 0.04 * arithmetic, FMA_LATENCY) * 0.96

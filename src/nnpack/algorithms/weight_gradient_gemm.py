@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnpack.algorithms.base import FLOAT_BYTES, Estimate, ceil_div, direct_error, round_up
-from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
+from nnpack.algorithms.gemm_tiles import relative_rate
 from nnpack.algorithms.gradient_chunks import Chunks, choose_chunks, sum_stages
+from nnpack.algorithms.turned_tiles import choose_turned_tile
 from nnpack.algorithms.weight_gradient_base import (
     NO_WEIGHTS,
     masked_load_words,
@@ -201,7 +202,7 @@ def _blocking(problem: WeightGradientProblem, target: Target) -> _Blocking:
     """Tile, block and chunks; they must not depend on the number of threads."""
     forward, lanes = problem.forward, target.lanes
     vectors = ceil_div(forward.group_out_channels, lanes)
-    tile = min(_tiles(target), key=lambda tile: _cost(tile, problem.rows, vectors, target))
+    tile = choose_turned_tile(problem.rows, vectors, target)
     row_panels, out_panels = ceil_div(problem.rows, tile.mr), ceil_div(vectors, tile.nv)
     panel_bytes = FLOAT_BYTES * out_panels * tile.nv * lanes
     fitting = (block for block in BLOCKS if block * panel_bytes <= target.caches.l2 // 2)
@@ -210,25 +211,3 @@ def _blocking(problem: WeightGradientProblem, target: Target) -> _Blocking:
     sums_bytes = panel_bytes * row_panels * tile.mr * forward.groups
     chunks = choose_chunks(blocks, CHUNK_BLOCKS, sums_bytes, CHUNK_BYTES)
     return _Blocking(tile, block, chunks, row_panels, out_panels)
-
-
-def _tiles(target: Target) -> list[GemmTile]:
-    """Tiles whose broadcasts are operands of the multiply-adds, where there are such operands.
-
-    With registers to spare the compiler broadcasts ahead, into more than there are: 12x32 and
-    13x32 ran at 65 to 72 GFLOP/s where 16x16 did 98 to 107 and 14x32 95 to 104 (Zen 4, AVX-512).
-    """
-    if not target.broadcast_operand:
-        return list(tile_menu(target))
-    full = target.registers - 2
-    return [tile for tile in tile_menu(target) if tile.nv == 1 or _is_full(tile, target, full)]
-
-
-def _is_full(tile: GemmTile, target: Target, registers: int) -> bool:
-    return tile.nv == 2 and tile.registers(target) >= registers
-
-
-def _cost(tile: GemmTile, rows: int, vectors: int, target: Target) -> tuple[float, int]:
-    """What is multiplied, at the tile's rate; among equals, more accumulators."""
-    area = round_up(rows, tile.mr) * round_up(vectors, tile.nv)
-    return round(area / relative_rate(tile, target), 3), -tile.mr * tile.nv

@@ -8,6 +8,8 @@ from nnpack.algorithms.weight_gradient_depthwise import WeightGradientDepthwise
 from nnpack.algorithms.weight_gradient_direct import WeightGradientDirect
 from nnpack.algorithms.weight_gradient_fourier import WeightGradientFourier
 from nnpack.algorithms.weight_gradient_gemm import WeightGradientGemm
+from nnpack.algorithms.weight_gradient_row_dots import WeightGradientRowDots
+from nnpack.algorithms.weight_gradient_rows import WeightGradientRows
 from nnpack.algorithms.weight_gradient_winograd import WeightGradientWinograd
 
 WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (
@@ -16,6 +18,8 @@ WEIGHT_GRADIENT_ALGORITHMS: tuple[WeightGradientAlgorithm, ...] = (
     WeightGradientFourier(16),
     WeightGradientDepthwise(),
     WeightGradientDirect(),
+    WeightGradientRowDots(),
+    WeightGradientRows(),
     WeightGradientGemm(),
 )
 

@@ -146,6 +146,17 @@ def emit_rank_one(
             state[first + i, j] = asm.fma(a_i, vectors[j], state[first + i, j])
 
 
+def emit_gathered_rank_one(
+    asm: Assembler, tile: GemmTile, state: dict[object, Value], a: Value, table: Value, b: Value
+) -> None:
+    """One step whose scalars stand anywhere: ``acc[i, j] += a[table[i]] * b[j]``."""
+    vectors = [asm.load(b, j * asm.lanes) for j in range(tile.nv)]
+    for i in range(tile.mr):
+        a_i = asm.broadcast(a + asm.load_index(table, i))
+        for j in range(tile.nv):
+            state[i, j] = asm.fma(a_i, vectors[j], state[i, j])
+
+
 def emit_blocked_product(
     asm: Assembler,
     tile: GemmTile,

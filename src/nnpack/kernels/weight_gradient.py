@@ -18,50 +18,16 @@ from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile, emit_rank_one
-from nnpack.kernels.masked_load import MaskedLoad, masked_load_fields
+from nnpack.kernels.gradient_share import PRODUCT_FIELDS, Share, emit_share, row_floats
+from nnpack.kernels.masked_load import masked_load_fields
 from nnpack.kernels.patch_rows import PatchRows
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.transpose import emit_load_transposed
+from nnpack.kernels.turned_gradient import TurnedGradient, emit_add_tile, following_gradients
 from nnpack.problem import ActivationKind
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Mask, Value
-
-PRODUCT_FIELDS = {
-    **dict.fromkeys(("x", "grad", "sums", "scratch"), "pointer"),
-    **dict.fromkeys(
-        (
-            "scratch_stride",
-            "groups",
-            "channels",
-            "group_out_channels",
-            "height",
-            "width",
-            "out_height",
-            "out_width",
-            "kernel_h",
-            "kernel_w",
-            "stride_h",
-            "stride_w",
-            "dilation_h",
-            "dilation_w",
-            "pad_top",
-            "pad_left",
-            "x_n",
-            "x_c",
-            "x_h",
-            "grad_n",
-            "grad_c",
-            "depth",
-            "chunks",
-            "chunk_blocks",
-            "row_panels",
-            "task_panels",
-            "out_panels",
-        ),
-        "index",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -89,17 +55,13 @@ class WeightGradientProduct:
         """The argument words."""
         return {**PRODUCT_FIELDS, **masked_load_fields(self.activation)}
 
-    def row_floats(self, lanes: int) -> int:
-        """Floats from one row of a panel of X to the next; rows overrun by up to a vector."""
-        return self.block + 2 * lanes
-
     def panel_floats(self, lanes: int) -> int:
         """Floats of a panel of G, which overruns by up to as many steps as there are lanes."""
         return (self.block + lanes) * self.tile.nv * lanes
 
     def scratch_floats(self, lanes: int, out_panels: int) -> int:
         """Floats of scratch a worker."""
-        return self.tile.mr * self.row_floats(lanes) + out_panels * self.panel_floats(lanes)
+        return self.tile.mr * row_floats(self.block, lanes) + out_panels * self.panel_floats(lanes)
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -113,14 +75,14 @@ class _Emitter:
         self.tile = kernel.tile
         self.width = kernel.tile.nv * asm.lanes
         self.tile_floats = kernel.tile.mr * self.width
-        self.row = kernel.row_floats(asm.lanes)
+        self.row = row_floats(kernel.block, asm.lanes)
         self.panel = kernel.panel_floats(asm.lanes)
 
     def emit(self) -> None:
         self._emit_product()
-        PatchRows(self.asm, self.kernel.fields, self.tile.mr, self.row, self.kernel.stride_w).emit()
-        self._emit_turn_gradient()
         asm = self.asm
+        PatchRows(asm, self.kernel.fields, self.tile.mr, self.row, self.kernel.stride_w).emit()
+        TurnedGradient(asm, self.kernel.fields, self.tile, self.kernel.activation).emit(self.panel)
         with emit_stage(asm, self.kernel.fields) as (args, first, last, worker):
             scratch = args["scratch"] + worker * args["scratch_stride"]
             with asm.loop(last, start=first) as task:
@@ -129,27 +91,18 @@ class _Emitter:
     def _emit_task(self, args: Arguments, task: Value, scratch: Value) -> None:
         """All blocks of one chunk of depth, in order."""
         asm = self.asm
-        row_panels, task_panels, chunks = args.load("row_panels", "task_panels", "chunks")
-        parts = asm.ceil_div(row_panels, task_panels)
-        first_panel = task % parts * task_panels
-        last_panel = asm.minimum(first_panel + task_panels, row_panels)
-        chunk, group = task // parts % chunks, task // parts // chunks
-        x = args["x"] + group * args["channels"] * args["x_c"]
-        grad = args["grad"] + group * args["group_out_channels"] * args["grad_c"]
-        group_floats = row_panels * args["out_panels"] * self.tile_floats
-        sums = args["sums"] + (chunk * args["groups"] + group) * group_floats
-        start = chunk * args["chunk_blocks"] * self.kernel.block
-        stop = asm.minimum(start + args["chunk_blocks"] * self.kernel.block, args["depth"])
+        share = emit_share(asm, args, task, self.tile_floats)
+        start, stop = share.depth(asm, args, self.kernel.block)
         with asm.loop(stop, start=start, step=self.kernel.block) as d:
             count = asm.minimum(self.kernel.block, stop - d)
             panels = scratch + self.tile.mr * self.row
-            asm.call("turn_gradient", args.block, grad, panels, d, count)
-            with asm.loop(last_panel, start=first_panel) as panel:
-                asm.call("pack_rows", args.block, x, scratch, panel, d, count)
-                target = sums + panel * args["out_panels"] * self.tile_floats
-                following = self._following(args, x, panel, last_panel, first_panel, d)
-                asks = panel.equals(first_panel)
-                gradients = self._next_gradients(args, grad, d)
+            asm.call("turn_gradient", args.block, share.grad, panels, d, count)
+            with asm.loop(share.last_panel, start=share.first_panel) as panel:
+                asm.call("pack_rows", args.block, share.x, scratch, panel, d, count)
+                target = share.sums + panel * args["out_panels"] * self.tile_floats
+                following = self._following(args, share, panel, d)
+                asks = panel.equals(share.first_panel)
+                gradients = following_gradients(args, share.grad, d + self.kernel.block)
                 with asm.loop(args["out_panels"]) as j:
                     g, place = panels + j * self.panel, target + j * self.tile_floats
                     rows = following + j * self.kernel.ahead * args["x_c"]
@@ -158,23 +111,16 @@ class _Emitter:
                     words = count, d - start, rows, following_g, last * args["grad_c"]
                     asm.call("product", args.block, scratch, g, place, *words)
 
-    def _next_gradients(self, args: Arguments, grad: Value, d: Value) -> Value:
-        """Where the next block of gradients starts, as far as it is of the same image."""
-        step, pixels = d + self.kernel.block, args["out_height"] * args["out_width"]
-        return grad + step // pixels * args["grad_n"] + step % pixels
-
-    def _following(
-        self, args: Arguments, x: Value, panel: Value, last: Value, first: Value, d: Value
-    ) -> Value:
+    def _following(self, args: Arguments, share: Share, panel: Value, d: Value) -> Value:
         """Where the panel of X that is copied next starts, for a 1x1 kernel."""
         if not self.kernel.ahead:
-            return x
+            return share.x
         asm = self.asm
-        ends = (panel + 1).equals(last)
-        row = asm.select(ends, first, panel + 1) * self.tile.mr
+        ends = (panel + 1).equals(share.last_panel)
+        row = asm.select(ends, share.first_panel, panel + 1) * self.tile.mr
         step = asm.select(ends, d + self.kernel.block, d)
         pixels = args["out_height"] * args["out_width"]
-        return x + step // pixels * args["x_n"] + step % pixels + row * args["x_c"]
+        return share.x + step // pixels * args["x_n"] + step % pixels + row * args["x_c"]
 
     def _emit_product(self) -> None:
         """Define ``product``: a tile of sums, stored if ``done`` is 0, else added.
@@ -220,78 +166,7 @@ class _Emitter:
                 state["rows"] = state["rows"] + unroll
                 state["g"] = state["g"] + unroll * self.width
                 state["following"] = state["following"] + unroll
-            with asm.when(done.equals(0)):
-                for key, offset in places.items():
-                    asm.store(state[key], sums, offset)
-            with asm.when(asm.compare(">", done, 0)):
-                for key, offset in places.items():
-                    asm.store(asm.load(sums, offset) + state[key], sums, offset)
-
-    def _emit_turn_gradient(self) -> None:
-        """Define ``turn_gradient``: steps ``start .. start + count`` of all panels of G."""
-        asm, lanes = self.asm, self.asm.lanes
-        with asm.function(
-            "turn_gradient",
-            block="pointer",
-            grad="pointer",
-            to="pointer",
-            start="index",
-            count="index",
-        ) as (block, grad, to, start, count):
-            args = Arguments(asm, block, self.kernel.fields)
-            load = MaskedLoad(asm, self.kernel.activation, args, "grad")
-            offsets = asm.local_words(lanes)
-            with asm.loop(args["out_panels"] * self.tile.nv) as vector:
-                # Beyond the last channel the last one stands again, for sums that nobody reads.
-                with asm.loop(lanes) as lane:
-                    k = asm.minimum(vector * lanes + lane, args["group_out_channels"] - 1)
-                    asm.store_index(k * args["grad_c"], offsets, lane)
-                panel, place = vector // self.tile.nv, vector % self.tile.nv
-                target = to + panel * self.panel + place * lanes
-                self._emit_turn_images(args, load, grad, target, offsets, start, count)
-                for step in range(lanes):
-                    asm.store(asm.zeros(), target + (count + step) * self.width)
-
-    def _emit_turn_images(
-        self,
-        args: Arguments,
-        load: MaskedLoad,
-        grad: Value,
-        to: Value,
-        offsets: Value,
-        start: Value,
-        count: Value,
-    ) -> None:
-        """One vector of channels: what the block has of each image."""
-        asm = self.asm
-        pixels = args["out_height"] * args["out_width"]
-        with asm.loop((start + count - 1) // pixels + 1, start=start // pixels) as n:
-            low = asm.maximum(start, n * pixels)
-            length = asm.minimum(start + count, (n + 1) * pixels) - low
-            source = grad + n * args["grad_n"] + (low - n * pixels)
-            target = to + (low - start) * self.width
-            with asm.loop(length, step=asm.lanes) as p:
-                self._emit_turn(load, source + p, target + p * self.width, offsets, length - p)
-
-    def _emit_turn(
-        self, load: MaskedLoad, source: Value, target: Value, offsets: Value, count: Value
-    ) -> None:
-        """As many steps as lanes; those beyond ``count`` get zeros, later overwritten or unread."""
-        asm, lanes = self.asm, self.asm.lanes
-        whole = asm.compare(">=", count, lanes)
-
-        def turn(mask: Value | None) -> None:
-            def load_row(lane: int, width: int) -> Value:
-                place = source + asm.load_index(offsets, lane)
-                return load(place, mask=mask, lanes=width)
-
-            for step, value in enumerate(emit_load_transposed(asm, lanes, load_row)):
-                asm.store(value, target, step * self.width)
-
-        with asm.when(whole):
-            turn(None)
-        with asm.when(whole.equals(0)):
-            turn(asm.lanes_below(count))
+            emit_add_tile(asm, state, places, sums, done)
 
 
 @dataclass(frozen=True)

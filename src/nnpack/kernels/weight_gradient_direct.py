@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nnpack.frozen import dataclass
+from nnpack.kernels.gradient_share import PRODUCT_FIELDS, emit_share, row_floats
 from nnpack.kernels.masked_load import MaskedLoad, masked_load_fields
 from nnpack.kernels.patch_rows import PatchRows
 from nnpack.kernels.stage import Arguments, emit_stage
 from nnpack.kernels.vectors import emit_lane_sum
-from nnpack.kernels.weight_gradient import PRODUCT_FIELDS
 from nnpack.problem import ActivationKind
 
 if TYPE_CHECKING:
@@ -57,13 +57,9 @@ class WeightGradientDots:
         """The argument words."""
         return {**PRODUCT_FIELDS, **masked_load_fields(self.activation)}
 
-    def row_floats(self, lanes: int) -> int:
-        """Floats from one row of a panel of X to the next; rows overrun by up to a vector."""
-        return self.block + 2 * lanes
-
     def scratch_floats(self, lanes: int) -> int:
         """Floats of scratch a worker."""
-        return self.tile.mr * self.row_floats(lanes)
+        return self.tile.mr * row_floats(self.block, lanes)
 
     def emit(self, asm: Assembler) -> None:
         """Emit the stage."""
@@ -76,7 +72,7 @@ class _Emitter:
         self.kernel = kernel
         self.tile = kernel.tile
         self.tile_floats = kernel.tile.mr * kernel.tile.nk * asm.lanes
-        self.row = kernel.row_floats(asm.lanes)
+        self.row = row_floats(kernel.block, asm.lanes)
 
     def emit(self) -> None:
         asm, kernel = self.asm, self.kernel
@@ -90,32 +86,21 @@ class _Emitter:
     def _emit_task(self, args: Arguments, task: Value, scratch: Value) -> None:
         """All blocks of one chunk of depth, in order."""
         asm, block = self.asm, self.kernel.block
-        row_panels, task_panels, chunks = args.load("row_panels", "task_panels", "chunks")
-        out_panels = args["out_panels"]
-        parts = asm.ceil_div(row_panels, task_panels)
-        first_panel = task % parts * task_panels
-        last_panel = asm.minimum(first_panel + task_panels, row_panels)
-        chunk, group = task // parts % chunks, task // parts // chunks
-        x = args["x"] + group * args["channels"] * args["x_c"]
-        grad = args["grad"] + group * args["group_out_channels"] * args["grad_c"]
-        sums = args["sums"] + (chunk * args["groups"] + group) * (
-            row_panels * out_panels * self.tile_floats
-        )
-        start = chunk * args["chunk_blocks"] * block
-        stop = asm.minimum(start + args["chunk_blocks"] * block, args["depth"])
+        share, out_panels = emit_share(asm, args, task, self.tile_floats), args["out_panels"]
+        start, stop = share.depth(asm, args, block)
         with asm.loop(stop, start=start, step=block) as d:
             count = asm.minimum(block, stop - d)
             pixels = args["out_height"] * args["out_width"]
             images = d // pixels, (d + count - 1) // pixels + 1
-            with asm.loop(last_panel, start=first_panel) as panel:
-                asm.call("pack_rows", args.block, x, scratch, panel, d, count)
-                target = sums + panel * out_panels * self.tile_floats
+            with asm.loop(share.last_panel, start=share.first_panel) as panel:
+                asm.call("pack_rows", args.block, share.x, scratch, panel, d, count)
+                target = share.sums + panel * out_panels * self.tile_floats
                 # The first panel reads gradients from memory, and asks for those of the next block.
-                ahead = asm.select(panel.equals(first_panel), asm.index(block), asm.index(0))
+                ahead = asm.select(panel.equals(share.first_panel), asm.index(block), asm.index(0))
                 with asm.loop(out_panels) as j:
                     place = target + j * self.tile_floats
                     words = place, j * self.tile.nk, d, count, *images, d - start, ahead
-                    asm.call("dots", args.block, scratch, grad, *words)
+                    asm.call("dots", args.block, scratch, share.grad, *words)
 
     def _emit_dots(self) -> None:
         """Define ``dots``: a tile of sums over a block, stored if ``done`` is 0, else added."""
