@@ -50,7 +50,7 @@ ARROWS = {
     "explanation": set(),
     "verbose": set(),
     "wisdom": {"codegen"},
-    "algorithms": {"plan"},
+    "algorithms": {"plan", "transposed"},
     "transposed": set(),
     "execution": {"plan"},
     "plan": {"kernels", "runtime"},

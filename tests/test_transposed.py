@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import nnpack
+from nnpack.algorithms import interleaving
 from nnpack.transposed import has_gaps, transposed_phases
 from tests import oracle
 from tests.plans import integers
@@ -89,6 +90,23 @@ def test_phases_of_different_images_are_packed_apart() -> None:
         x = integers(rng, (1, 3, *size))
         expected = oracle.conv_transpose2d(x, weight, stride=2, padding=1)
         assert_same(layer(x), expected)
+
+
+@pytest.mark.parametrize(("stride", "kernel"), [((2, 2), 3), ((1, 3), 2), ((4, 2), 5), ((3, 4), 3)])
+def test_phases_are_interleaved_slice_by_slice(
+    monkeypatch: pytest.MonkeyPatch, stride: tuple[int, int], kernel: int
+) -> None:
+    """Slices of two images, the last of which moves back; with gaps, and with an epilogue."""
+    monkeypatch.setattr(interleaving, "slice_images", lambda *_: 2)
+    rng = np.random.default_rng(kernel)
+    x = rng.integers(-4, 5, (3, 5, 7, 6 + kernel)).astype(np.float32)
+    weight = rng.integers(-4, 5, (5, 4, kernel, kernel)).astype(np.float32)
+    expected = oracle.conv_transpose2d(x, weight, stride=stride)
+    assert_same(nnpack.conv_transpose2d(x, weight, stride=stride), expected)
+    y = nnpack.conv_transpose2d(x, weight, stride=stride, activation=nnpack.Relu())
+    assert_same(y, np.maximum(expected, 0))
+    nnpack.conv_transpose2d(x, weight, stride=stride, residual=y, out=y)
+    assert_same(y, np.maximum(expected, 0) + expected)
 
 
 def test_output_padding_and_groups() -> None:

@@ -23,6 +23,7 @@ from nnpack.algorithms.following import (
     following_passes,
     with_following_passes,
 )
+from nnpack.algorithms.interleaving import dense_phases, interleave_in_slices, interleaves
 from nnpack.algorithms.output_gradient import input_block_bytes, plan_masked
 from nnpack.algorithms.table import (
     algorithm_names,
@@ -161,10 +162,15 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
     def build(plain: TransposedProblem) -> Plan:
         if choice.whole is not None:
             return choice.whole.build(plain, target, threads)
+        if interleaves(plain):
+            return interleave_in_slices(build_parts, plain, target)
+        return build_parts(plain)
+
+    def build_parts(plain: TransposedProblem) -> Plan:
         parts = zip(_parts(plain), choice.algorithms, strict=True)
         plans = ((a.build(part, target, threads), FLOAT_BYTES * y) for (part, y), a in parts)
         plan = combine_plans(tuple(plans))
-        if has_gaps(plain):
+        if has_gaps(plain) and not interleaves(plain):
             plan = replace(plan, stages=(fill_stage(plain), *plan.stages))
         return plan
 
@@ -174,9 +180,9 @@ def plan_choice(problem: AnyProblem, choice: Choice, target: Target, threads: in
 def writes_early(problem: AnyProblem, algorithm: str, target: Target) -> bool:
     """Whether plans write some of y before they read the residual at the same place.
 
-    Phases that leave gaps do, as these are filled first.
+    Phases that leave gaps do where these are filled first.
     """
-    if isinstance(problem, Problem) or not has_gaps(problem):
+    if isinstance(problem, Problem) or not has_gaps(problem) or interleaves(bare(problem)):
         return False
     return _whole(problem, algorithm, target) is None
 
@@ -196,7 +202,10 @@ def _parts(problem: AnyProblem) -> tuple[tuple[Problem, int], ...]:
     """The forward problems ``problem`` consists of, with their offsets in y, in elements."""
     if isinstance(problem, Problem):
         return ((problem, 0),)
-    phases = transposed_phases(problem if is_one_phase(problem) else bare(problem))
+    plain = problem if is_one_phase(problem) else bare(problem)
+    phases = transposed_phases(plain)
+    if not is_one_phase(problem) and interleaves(plain):
+        return dense_phases(phases)
     return tuple((phase.problem, phase.y_offset) for phase in phases)
 
 
