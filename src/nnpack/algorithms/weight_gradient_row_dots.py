@@ -27,9 +27,6 @@ from nnpack.plan import Plan
 if TYPE_CHECKING:
     from nnpack.kernels.weight_gradient_direct import DotTile
 
-# The share of a tile's rate that is left where every vector of x begins anywhere (Zen 4).
-LOAD_RATE = 0.85
-
 
 class WeightGradientRowDots:
     """Dot products of gradients as they stand with rows of x, copied once for each tap column."""
@@ -51,7 +48,7 @@ class WeightGradientRowDots:
         sums = tiles.group_floats // lanes
         # Each image and each band ends with a vector that is not whole.
         vectors = problem.depth / lanes + forward.batch * blocking.bands / 2
-        product = sums * vectors / (LOAD_RATE * dot_rate(tile, target)) / target.multiply_adds
+        product = sums * vectors / dot_rate(tile, target) / target.multiply_adds
         copying = forward.group_in_channels * blocking.copy_cycles(problem, lanes)
         calls = blocking.blocks * tiles.row_panels * tiles.out_panels
         each = add_cycles(FLOAT_BYTES * lanes * sums, target)

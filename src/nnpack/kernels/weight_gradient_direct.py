@@ -18,6 +18,7 @@ from nnpack.kernels.gradient_share import PRODUCT_FIELDS, emit_share, row_floats
 from nnpack.kernels.masked_load import MaskedLoad, masked_load_fields
 from nnpack.kernels.patch_rows import PatchRows
 from nnpack.kernels.stage import Arguments, emit_stage
+from nnpack.kernels.turned_gradient import following_gradients
 from nnpack.kernels.vectors import emit_lane_sum
 from nnpack.problem import ActivationKind
 
@@ -92,11 +93,13 @@ class _Emitter:
             count = asm.minimum(block, stop - d)
             pixels = args["out_height"] * args["out_width"]
             images = d // pixels, (d + count - 1) // pixels + 1
+            here = following_gradients(args, share.grad, d)
+            following = asm.distance(following_gradients(args, share.grad, d + block), here)
             with asm.loop(share.last_panel, start=share.first_panel) as panel:
                 asm.call("pack_rows", args.block, share.x, scratch, panel, d, count)
                 target = share.sums + panel * out_panels * self.tile_floats
                 # The first panel reads gradients from memory, and asks for those of the next block.
-                ahead = asm.select(panel.equals(share.first_panel), asm.index(block), asm.index(0))
+                ahead = asm.select(panel.equals(share.first_panel), following, asm.index(0))
                 with asm.loop(out_panels) as j:
                     place = target + j * self.tile_floats
                     words = place, j * self.tile.nk, d, count, *images, d - start, ahead

@@ -68,11 +68,17 @@ class _Emitter:
             sums = share.sums + panel * args["out_panels"] * self.tile_floats
             # The first panel reads gradients from memory, and asks for those of the next block.
             asks = panel.equals(share.first_panel)
-            ahead = asm.select(asks, block.pixels, asm.index(0))
+            ahead = asm.select(asks, self._ahead(args, block), asm.index(0))
             with asm.loop(args["out_panels"]) as j:
                 target, output = sums + j * self.tile_floats, j * self.tile.nk
                 words = output, block.images, block.pixels, block.done, ahead
                 asm.call("dots", args.block, block.scratch, table, grad, target, *words)
+
+    def _ahead(self, args: Arguments, block: Block) -> Value:
+        """How far on the gradients of the next block stand: in the next band, or the next image."""
+        ends = (block.first + block.pixels).equals(args["out_height"] * args["out_width"])
+        image = block.images * args["grad_n"] - block.first
+        return self.asm.select(ends, image, block.pixels)
 
     def _emit_dots(self) -> None:
         """Define ``dots``: a tile of sums over a block; stored, or added if some were ``done``."""
