@@ -127,14 +127,17 @@ def _transform_cycles(
     """Cycles a tile, input and output: loading or storing, turning, and transforming twice.
 
     Measured on Zen 4: 10 cycles a vector while V and M stay in the second-level cache, 18 beyond;
-    loads that skip columns cost more.
+    loads that skip columns cost more, and so do single columns, for which lanes are turned one by
+    one (25 to 33 cycles a vector in, 11 to 22 out).
     """
     held = FLOAT_BYTES * (blocking.v_floats + blocking.m_floats)
     cycles = 10.0 if held <= 1.25 * target.caches.l2 else 18.0
     loads = {1: 0.0, 2: 4.0, None: 40.0}.get(shape.column_step, 12.0)
     if shape.neighbours:
         loads = 8.0
-    scatter = 12.0 if shape.scattered else 0.0
+    if shape.inputs[1] == 1:
+        loads += 15.0
+    scatter = 12.0 if shape.scattered else 6.0 if shape.m[1] == 1 else 0.0
     out_blocks = ceil_div(problem.group_out_channels, target.lanes)
     stored = POOLED_SHARE * cycles if problem.epilogue.pool else cycles
     vector_in = shape.frequencies * cycles + math.prod(shape.inputs) * loads
