@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -119,19 +120,19 @@ def _measure(contest: Contest, rounds: int) -> tuple[float, list[str]]:
     fused["residual"] = contest.added()
     alone = {name: contest.separate(function) for name, (_, function) in ACTIVATIONS.items()}
     alone["residual"] = contest.read()
-    bare: list[float] = []
-    merged: dict[str, list[float]] = {name: [] for name in fused}
-    passes: dict[str, list[float]] = {name: [] for name in fused}
+    bare, merged, passes = ({name: list[float]() for name in fused} for _ in range(3))
     for _ in range(rounds):
         for name, run in fused.items():
-            bare.append(_seconds(contest.bare, repeats))
+            bare[name].append(_seconds(contest.bare, repeats))
             merged[name].append(_seconds(run, repeats))
             contest.bare()
             passes[name].append(_seconds(alone[name], 1))
-    whole = min(bare)
+    whole = statistics.median(seconds for times in bare.values() for seconds in times)
     cells = []
     for name in fused:
-        extra, alone_for = min(merged[name]) - whole, min(passes[name])
+        pairs = zip(merged[name], bare[name], strict=True)
+        extra = statistics.median(with_it - without for with_it, without in pairs)
+        alone_for = statistics.median(passes[name])
         second = f"{extra / alone_for:.2f}"
         if name == "residual":
             second = f"{100 * (extra - alone_for) / whole:.1f} %"
