@@ -9,7 +9,7 @@ import pytest
 
 import nnpack
 from nnpack.algorithms.cost import skipping_rows, tap_share
-from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile
+from nnpack.algorithms.gemm_tiles import TileChoice, choose_tile, extents_of
 from nnpack.algorithms.polyphase import Polyphase
 from nnpack.algorithms.segment_plan import rectangle_share, takes_segments
 from nnpack.codegen.target import Target, host_target
@@ -141,8 +141,7 @@ def _is_segmented(case: Case) -> bool:
 
 
 def _tile(problem: Problem) -> TileChoice:
-    pixels = problem.out_height * problem.out_width
-    return choose_tile(pixels, problem.group_out_channels, host_target(), may_turn=True)
+    return choose_tile(extents_of(problem), host_target())
 
 
 def _problem(case: Case) -> Problem:

@@ -11,13 +11,14 @@ from nnpack.kernels.gemm import GemmTile
 
 if TYPE_CHECKING:
     from nnpack.kernels.convolve import Lanes
+    from nnpack.problem import Problem
 
 
 # Cycles from a multiply-add to the next one of the same sum.
 FMA_LATENCY = 4
 
 # Other tiles that tuning looks at, with pixels and with channels in the lanes.
-ALTERNATIVES = 2
+_ALTERNATIVES = 2
 
 
 class TileChoice(NamedTuple):
@@ -115,24 +116,34 @@ def _choices(
 
 
 @functools.lru_cache(maxsize=4096)
-def choose_tile(
-    pixels: int, channels: int, target: Target, may_turn: bool, pooled: bool = False
-) -> TileChoice:
-    """The tile that wastes least on ``pixels`` by ``channels``.
+class Extents(NamedTuple):
+    """What a tile is chosen for: pixels and output channels of a product, and whether it pools."""
 
-    Turned (channels in the lanes) where that is allowed and better by more than what turning back
-    costs. ``pooled``: it has as many pixels of an upper as of a lower row, in pairs.
+    pixels: int
+    channels: int
+    pooled: bool = False
+
+
+def extents_of(problem: Problem) -> Extents:
+    """Of an image and group of ``problem``."""
+    pixels = problem.out_height * problem.out_width
+    return Extents(pixels, problem.group_out_channels, problem.epilogue.pool is not None)
+
+
+def choose_tile(extents: Extents, target: Target) -> TileChoice:
+    """The tile that wastes least on ``extents``.
+
+    Turned (channels in the lanes) where that is better by more than what turning back costs. For
+    outputs that are pooled it has as many pixels of an upper as of a lower row, in pairs.
     """
-    return min(_all_choices(pixels, channels, target, may_turn, pooled), key=_preference)
+    return min(_all_choices(extents, target), key=_preference)
 
 
-def alternative_tiles(
-    pixels: int, channels: int, target: Target, count: int, pooled: bool = False
-) -> list[TileChoice]:
-    """What `choose_tile` would choose next: ``count`` of each that may stand in the lanes."""
-    ranked = sorted(_all_choices(pixels, channels, target, True, pooled), key=_preference)
+def alternative_tiles(extents: Extents, target: Target) -> list[TileChoice]:
+    """What `choose_tile` would choose next: some of each that may stand in the lanes."""
+    ranked = sorted(_all_choices(extents, target), key=_preference)
     by_lanes = ([c for c in ranked[1:] if c.lanes == lanes] for lanes in ("pixels", "channels"))
-    return [choice for choices in by_lanes for choice in choices[:count]]
+    return [choice for choices in by_lanes for choice in choices[:_ALTERNATIVES]]
 
 
 def variant_name(name: str, choice: TileChoice) -> str:
@@ -140,18 +151,16 @@ def variant_name(name: str, choice: TileChoice) -> str:
     return f"{name}@{choice.tile.mr}x{choice.tile.nv}-{choice.lanes}"
 
 
-def _all_choices(
-    pixels: int, channels: int, target: Target, may_turn: bool, pooled: bool
-) -> list[TileChoice]:
+def _all_choices(extents: Extents, target: Target) -> list[TileChoice]:
+    pixels, channels, pooled = extents
     menu, halves = tile_menu(target), 2 if pooled else 1
     even = tuple(tile for tile in menu if tile.nv % halves == 0)
     choices = _choices(even, "pixels", pixels, channels, target, halves)
-    if may_turn:
-        # What is turned is a quarter of the tile where it is pooled.
-        most, step = (4 * target.lanes, 4) if pooled else (target.lanes, 1)
-        fitting = tuple(t for t in menu if t.mr <= min(pixels, most) and t.mr % step == 0)
-        for choice in _choices(fitting, "channels", pixels, channels, target):
-            choices.append(TileChoice(choice.tile, choice.lanes, 1.03 * choice.steps))
+    # What is turned is a quarter of the tile where it is pooled.
+    most, step = (4 * target.lanes, 4) if pooled else (target.lanes, 1)
+    fitting = tuple(t for t in menu if t.mr <= min(pixels, most) and t.mr % step == 0)
+    for choice in _choices(fitting, "channels", pixels, channels, target):
+        choices.append(TileChoice(choice.tile, choice.lanes, 1.03 * choice.steps))
     return choices
 
 

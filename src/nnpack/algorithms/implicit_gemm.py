@@ -9,10 +9,10 @@ from __future__ import annotations
 from nnpack.algorithms.base import Algorithm, Estimate, direct_error, direct_relative_l2, is_dense
 from nnpack.algorithms.cost import packing_seconds, product_seconds, skipping_rows, tap_share
 from nnpack.algorithms.gemm_tiles import (
-    ALTERNATIVES,
     TileChoice,
     alternative_tiles,
     choose_tile,
+    extents_of,
     store_cycles,
     variant_name,
 )
@@ -78,15 +78,9 @@ class ImplicitGemm:
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """Other tiles."""
-        pixels = problem.out_height * problem.out_width
-        pooled = problem.epilogue.pool is not None
-        channels = problem.group_out_channels
-        choices = alternative_tiles(pixels, channels, target, ALTERNATIVES, pooled)
-        return tuple(ImplicitGemm(choice) for choice in choices)
+        return tuple(
+            ImplicitGemm(choice) for choice in alternative_tiles(extents_of(problem), target)
+        )
 
     def _tile(self, problem: Problem, target: Target) -> TileChoice:
-        if self._choice is not None:
-            return self._choice
-        pixels = problem.out_height * problem.out_width
-        pooled = problem.epilogue.pool is not None
-        return choose_tile(pixels, problem.group_out_channels, target, True, pooled)
+        return self._choice or choose_tile(extents_of(problem), target)

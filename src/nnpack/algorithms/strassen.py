@@ -8,7 +8,7 @@ from __future__ import annotations
 from nnpack.algorithms.base import Algorithm, Estimate, ceil_div, is_dense
 from nnpack.algorithms.cost import packing_seconds, product_seconds
 from nnpack.algorithms.gemm_tiles import (
-    ALTERNATIVES,
+    Extents,
     TileChoice,
     alternative_tiles,
     choose_tile,
@@ -65,13 +65,10 @@ class Strassen:
 
     def variants(self, problem: Problem, target: Target) -> tuple[Algorithm, ...]:
         """Other tiles."""
-        choices = alternative_tiles(*_halves(problem), target, ALTERNATIVES)
-        return tuple(Strassen(choice) for choice in choices)
+        return tuple(Strassen(choice) for choice in alternative_tiles(_halves(problem), target))
 
     def _tile(self, problem: Problem, target: Target) -> TileChoice:
-        if self._choice is not None:
-            return self._choice
-        return choose_tile(*_halves(problem), target, True)
+        return self._choice or choose_tile(_halves(problem), target)
 
 
 def gathers(problem: Problem) -> bool:
@@ -83,10 +80,10 @@ def gathers(problem: Problem) -> bool:
     return problem.height > 1 and problem.x_strides[2] != problem.width
 
 
-def _halves(problem: Problem) -> tuple[int, int]:
+def _halves(problem: Problem) -> Extents:
     """Pixels and output channels of a quarter."""
     pixels = problem.out_height * problem.out_width
-    return ceil_div(pixels, 2), ceil_div(problem.group_out_channels, 2)
+    return Extents(ceil_div(pixels, 2), ceil_div(problem.group_out_channels, 2))
 
 
 def _cycles_beside(problem: Problem, choice: TileChoice, target: Target) -> float:

@@ -6,7 +6,8 @@ share (``accumulate``, the check of ``grad_output``) is in `gradient_arguments`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import SupportsIndex
 
 import numpy as np
@@ -17,15 +18,14 @@ from nnpack.codegen.target import host_target
 from nnpack.epilogue import Activation, Epilogue
 from nnpack.explanation import Explanation
 from nnpack.functional.gradient_arguments import check_gradient, gradient_output
-from nnpack.functional.output_gradients import masking_of
+from nnpack.functional.output_gradients import Masking, masking_of
 from nnpack.functional.residual import readable_residual
 from nnpack.functional.running import packing_program
 from nnpack.functional.stating import stated
 from nnpack.geometry import dense_strides
 from nnpack.input_gradient import conv2d_transpose_of, conv_transpose2d_transpose_of
-from nnpack.output_gradient_problem import OutputGradientProblem
 from nnpack.planner import AnyProblem, check_algorithm, explain, writes_early
-from nnpack.problem import Accuracy, Problem, TransposedProblem
+from nnpack.problem import Accuracy, Problem, RowStrides, TransposedProblem
 from nnpack.runtime.memory import address
 from nnpack.settings import resolve_num_threads
 
@@ -84,10 +84,8 @@ def conv2d_input_gradient(
     masking = masking_of(with_unit_column_stride(grad_output), activation, output)
     given = masking.given | {"grad_output": grad_output, "weight": weight}
     result = gradient_output(forward.x_shape, out, accumulate, given)
-    stated_masking, arrays, strides = masking.read_as("x")
-    problem = conv2d_transpose_of(forward, strides, _epilogue(accumulate))
-    arrays |= {"weight": np.ascontiguousarray(weight), "y": result}
-    return _run(problem, stated_masking, arrays, algorithm, threads)
+    state = functools.partial(conv2d_transpose_of, forward)
+    return _run(state, masking, weight, result, accumulate, algorithm, threads)
 
 
 def conv_transpose2d_input_gradient(
@@ -135,10 +133,8 @@ def conv_transpose2d_input_gradient(
     masking = masking_of(with_unit_column_stride(grad_output), activation, output)
     given = masking.given | {"grad_output": grad_output, "weight": weight}
     result = gradient_output(forward.x_shape, out, accumulate, given)
-    stated_masking, arrays, strides = masking.read_as("x")
-    problem = conv_transpose2d_transpose_of(forward, strides, _epilogue(accumulate))
-    arrays |= {"weight": np.ascontiguousarray(weight), "y": result}
-    return _run(problem, stated_masking, arrays, algorithm, threads)
+    state = functools.partial(conv_transpose2d_transpose_of, forward)
+    return _run(state, masking, weight, result, accumulate, algorithm, threads)
 
 
 def explain_conv2d_input_gradient(
@@ -207,23 +203,27 @@ def _explain(problem: AnyProblem, algorithm: str, threads: SupportsIndex | None)
     return explain(problem, algorithm, host_target(), count, packs=True)
 
 
-def _epilogue(accumulate: bool) -> Epilogue:
-    """What is added to a gradient as it is stored: the gradient that is there."""
-    return Epilogue(residual="before") if accumulate else Epilogue()
-
-
 def _run(
-    problem: AnyProblem,
-    masking: OutputGradientProblem | None,
-    arrays: dict[str, Float32Array],
+    state: Callable[[RowStrides, Epilogue], AnyProblem],
+    masking: Masking,
+    weight: Float32Array,
+    result: Float32Array,
+    accumulate: bool,
     algorithm: str,
     threads: SupportsIndex | None,
 ) -> Float32Array:
-    """Pack the weights into the workspace and run, in one native call."""
-    result, count = arrays["y"], resolve_num_threads(threads)
+    """Pack the weights into the workspace and run, in one native call.
+
+    ``state`` makes the problem of the strides of the gradient that is read, and of what is added
+    to the result as it is stored: the gradient that is there.
+    """
+    masked, arrays, strides = masking.read_as("x")
+    problem = state(strides, Epilogue(residual="before") if accumulate else Epilogue())
+    count = resolve_num_threads(threads)
     if problem.is_empty:
         return result
-    program = packing_program(problem, algorithm, count, masking)
+    arrays |= {"weight": np.ascontiguousarray(weight), "y": result}
+    program = packing_program(problem, algorithm, count, masked)
     if problem.epilogue.residual:
         early = writes_early(problem, algorithm, host_target())
         arrays["residual"] = readable_residual(result, result, early)

@@ -202,7 +202,7 @@ def _emit_sum_function(
     ) as (block, x, grad, totals, planes, start, count):
         args = Arguments(asm, block, kernel.fields)
         with asm.loop(args["spacing"]) as first:
-            rows = _Rows(args, kernel, phase, tap_rows, start, count, first)
+            rows = _Rows(args, phase, tap_rows, start, count, first)
             place = {"x": x, "grad": grad, "totals": totals}
             with asm.loop(planes, carry=place):
                 _emit_plane(args, kernel, part, edge, rows, place)
@@ -248,7 +248,6 @@ class _Rows:
     def __init__(
         self,
         args: Arguments,
-        kernel: DepthwiseWeightGradient,
         phase: int,
         tap_rows: int,
         start: Value,

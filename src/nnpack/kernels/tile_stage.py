@@ -90,6 +90,26 @@ The rows and the depth of the products are ``rows`` times as many. ``step_h`` an
 of strides and dilations.
 """
 
+INPUT_PARAMETERS = {
+    **dict.fromkeys(("block", "x", "v"), "pointer"),
+    **dict.fromkeys(("start", "count", "first", "last"), "index"),
+}
+"""Of the routine ``transform_input``: ``count`` tiles from ``start`` on of channel blocks first ..
+last of the group at x become V. ``block``, here and below, holds the words of the stage."""
+
+PRODUCT_PARAMETERS = {
+    **dict.fromkeys(("block", "v", "m"), "pointer"),
+    **dict.fromkeys(("group", "count", "first", "last"), "index"),
+}
+"""Of the routine ``multiply``: ``count`` rows of V become M in panels first .. last of a group."""
+
+OUTPUT_PARAMETERS = {
+    **dict.fromkeys(("block", "m", "y"), "pointer"),
+    **dict.fromkeys(("group", "start", "count", "first", "last"), "index"),
+}
+"""Of the routine ``transform_output``: M of ``count`` tiles from ``start`` on and panels first ..
+last becomes part of the group at y."""
+
 
 def tile_fields(storage: WeightStorage, epilogue: EpilogueKind | None = None) -> dict[str, str]:
     """The words of a stage, or those of them that do not depend on the epilogue.

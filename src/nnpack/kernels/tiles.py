@@ -19,7 +19,7 @@ from nnpack.frozen import dataclass
 from nnpack.kernels.gemm import GemmTile, emit_blocked_product
 from nnpack.kernels.stage import Arguments
 from nnpack.kernels.storage import emit_inverse_scale
-from nnpack.kernels.tile_stage import tile_fields
+from nnpack.kernels.tile_stage import PRODUCT_PARAMETERS, tile_fields
 
 if TYPE_CHECKING:
     from nnpack.codegen.assembler import Assembler, Value
@@ -46,17 +46,8 @@ class TileProduct:
     def emit(self, asm: Assembler) -> None:
         """Emit the routine."""
         tile = self.tile
-        with asm.function(
-            ENTRY,
-            exported=True,
-            block="pointer",
-            v="pointer",
-            m="pointer",
-            group="index",
-            count="index",
-            first="index",
-            last="index",
-        ) as (block, v, m, group, count, first, last):
+        with asm.function(ENTRY, exported=True, **PRODUCT_PARAMETERS) as words:
+            block, v, m, group, count, first, last = words
             args = Arguments(asm, block, tile_fields(self.storage))
             row = args["block_tiles"] * asm.lanes
             panel_floats = args["channel_blocks"] * (asm.lanes * tile.nv * asm.lanes)

@@ -18,6 +18,7 @@ from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 from nnpack.frozen import dataclass
 from nnpack.kernels.masked_load import MaskedLoad
 from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.tile_stage import INPUT_PARAMETERS
 from nnpack.kernels.tiles import TileWalk
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_load_transposed, padded_columns
@@ -66,17 +67,8 @@ class InputTransform:
     def emit(self, name: str = "transform_input", *, exported: bool = False) -> None:
         """Define the function ``name``."""
         asm, lanes = self.asm, self.asm.lanes
-        with asm.function(
-            name,
-            exported=exported,
-            block="pointer",
-            x="pointer",
-            v="pointer",
-            start="index",
-            count="index",
-            first="index",
-            last="index",
-        ) as (block, x, v, start, count, first, last):
+        with asm.function(name, exported=exported, **INPUT_PARAMETERS) as words:
+            block, x, v, start, count, first, last = words
             args = Arguments(asm, block, self.fields)
             self.load = MaskedLoad(asm, self.activation, args, "x")
             mixed = self.shape.strided and not self.shape.separated

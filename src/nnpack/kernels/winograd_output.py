@@ -9,6 +9,7 @@ from nnpack.codegen.compiler import ENTRY
 from nnpack.frozen import dataclass
 from nnpack.kernels.epilogue import ChannelTerms, Epilogue, Residuals
 from nnpack.kernels.stage import Arguments, Fields
+from nnpack.kernels.tile_stage import OUTPUT_PARAMETERS
 from nnpack.kernels.tiles import TileWalk, tile_residuals
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_rows
@@ -47,18 +48,8 @@ class OutputTransform:
     def emit(self) -> None:
         """Emit the routine."""
         asm, lanes = self.asm, self.asm.lanes
-        with asm.function(
-            ENTRY,
-            exported=True,
-            block="pointer",
-            m="pointer",
-            y="pointer",
-            group="index",
-            start="index",
-            count="index",
-            first="index",
-            last="index",
-        ) as (block, m, y, group, start, count, first, last):
+        with asm.function(ENTRY, exported=True, **OUTPUT_PARAMETERS) as words:
+            block, m, y, group, start, count, first, last = words
             args = Arguments(asm, block, self.fields)
             epilogue = Epilogue(asm, self.kind, args)
             offsets, buffer = asm.local_words(lanes), asm.local_floats(self.m_h * self.t_w * lanes)
@@ -75,8 +66,8 @@ class OutputTransform:
                     self._emit_tile(args, walk, plane, channels, buffer)
                     walk.advance()
                 if self.kind.statistics:
-                    words = channels.first, channels.count, start, count
-                    asm.call("sum_tiles", block, plane, *words)
+                    summed = channels.first, channels.count, start, count
+                    asm.call("sum_tiles", block, plane, *summed)
 
     def _channels(
         self, args: Arguments, epilogue: Epilogue, group: Value, channel: Value, offsets: Value

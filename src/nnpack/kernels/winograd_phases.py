@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from nnpack.codegen.assembler import Mask, Value
 from nnpack.kernels.stage import Arguments
+from nnpack.kernels.tile_stage import INPUT_PARAMETERS
 from nnpack.kernels.transform import emit_program
 from nnpack.kernels.transpose import emit_load_transposed
 from nnpack.kernels.winograd_input import InputTransform, Place, VirtualChannels
@@ -20,17 +21,8 @@ class PhaseTransform(InputTransform):
     def emit(self, name: str = "transform_input", *, exported: bool = False) -> None:
         """Define the function ``name``."""
         asm, lanes, together = self.asm, self.asm.lanes, self.shape.neighbours
-        with asm.function(
-            name,
-            exported=exported,
-            block="pointer",
-            x="pointer",
-            v="pointer",
-            start="index",
-            count="index",
-            first="index",
-            last="index",
-        ) as (block, x, v, start, count, first, last):
+        with asm.function(name, exported=exported, **INPUT_PARAMETERS) as words:
+            block, x, v, start, count, first, last = words
             args = Arguments(asm, block, self.fields)
             channels = VirtualChannels(asm, args, mixed=False)
             loaded = asm.local_floats(together * self.n_h * self.n_w * lanes, "loaded")

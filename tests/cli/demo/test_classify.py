@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 import nnpack
-from nnpack.cli.demo import classify, command, picture
+from nnpack.cli.demo import classify, command, obtaining, picture
 from nnpack.cli.demo.checkpoint import read_checkpoint
 from nnpack.cli.demo.classifier import Classifier, classifier_input
 from nnpack.cli.demo.efficientnet import LITE0, Float32, Network, Stage, read_network
@@ -96,7 +96,7 @@ def test_every_weight_is_needed_and_none_is_left() -> None:
 def small_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(classify, "LITE0", SMALL)
     monkeypatch.setattr(classify, "_ROUNDS", 2)
-    monkeypatch.setattr(classify, "get_settings", lambda: Settings(cache_dir=tmp_path / "cache"))
+    monkeypatch.setattr(obtaining, "get_settings", lambda: Settings(cache_dir=tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     Path("mine.pth").write_bytes(checkpoint(small_weights()))
 

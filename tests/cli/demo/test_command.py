@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from nnpack.cli.demo import command, picture, upconv, weights
+from nnpack.cli.demo import command, obtaining, picture, upconv, weights
 from nnpack.cli.demo.errors import DemoError, NcnnFormatError, PictureError, WeightsError
 from nnpack.settings import Settings
 from tests.cli.demo.synthetic import nearest_doubling, random_layers, weight_file
@@ -26,7 +26,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(upconv.Upconv7, "from_weights", lambda *_, **__: nearest_doubling)
     monkeypatch.setattr(weights, "_download", offline)
-    monkeypatch.setattr(command, "get_settings", lambda: Settings(cache_dir=tmp_path / "cache"))
+    monkeypatch.setattr(obtaining, "get_settings", lambda: Settings(cache_dir=tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.bin").write_bytes(WEIGHTS)
 

@@ -34,19 +34,6 @@ class Measurer(Protocol):
         """Give back what it holds."""
 
 
-class InProcess:
-    """Measures here and now."""
-
-    def measure(
-        self, layer: Layer, contestants: Sequence[Contestant], setting: Setting, on_step: OnStep
-    ) -> LayerResult:
-        """As `session.measure_layer`."""
-        return measure_layer(layer, contestants, setting, on_step)
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
 class Isolated:
     """Measures in a child process. Contestants are passed by reference: functions of modules."""
 

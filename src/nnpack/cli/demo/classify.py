@@ -14,8 +14,8 @@ from nnpack.cli.demo import picture
 from nnpack.cli.demo.checkpoint import read_checkpoint
 from nnpack.cli.demo.classifier import Classifier, LayerTime, classifier_input
 from nnpack.cli.demo.efficientnet import LITE0, SIDE, Float32, Network, read_network
-from nnpack.cli.demo.weights import EFFICIENTNET_LITE0, fetch_weights, read_weights_file
-from nnpack.settings import get_settings
+from nnpack.cli.demo.obtaining import obtain_weights
+from nnpack.cli.demo.weights import EFFICIENTNET_LITE0
 
 __all__ = ["classify"]
 
@@ -42,7 +42,9 @@ def classify(
     Raises DemoError when the weights or the picture cannot be had.
     """
     pixels = picture.sample_picture() if photograph is None else picture.read_picture(photograph)
-    network = read_network(read_checkpoint(_weights(console, weights)), LITE0)
+    network = read_network(
+        read_checkpoint(obtain_weights(console, weights, EFFICIENTNET_LITE0)), LITE0
+    )
     x = classifier_input(picture.centre_square(pixels, SIDE))
     start = time.perf_counter()
     with console.status("compiling"):
@@ -55,20 +57,6 @@ def classify(
     times = classifier.profile(x, _ROUNDS)
     console.print(_profile(times))
     _compare(console, network, classifier, x, sum(layer.flops for layer in times))
-
-
-def _weights(console: Console, path: Path | None) -> bytes:
-    if path is None:
-        with console.status("getting the weights") as status:
-            return fetch_weights(
-                EFFICIENTNET_LITE0,
-                get_settings().cache_dir,
-                lambda: status.update("downloading the weights (17 MB, once)"),
-            )
-    data, known = read_weights_file(path, EFFICIENTNET_LITE0)
-    if not known:
-        console.print(f"note: {path} is none of the weight files this demo knows", soft_wrap=True)
-    return data
 
 
 def _labels(probabilities: Float32) -> Table:

@@ -17,9 +17,10 @@ from rich.table import Table
 from nnpack.cli.demo import picture, upconv
 from nnpack.cli.demo.classify import classify
 from nnpack.cli.demo.ncnn import read_weights
+from nnpack.cli.demo.obtaining import obtain_weights
 from nnpack.cli.demo.tiles import Network, Pixels, Tile, enlarge, plan_tiles
-from nnpack.cli.demo.weights import MODELS, fetch_weights, read_weights_file
-from nnpack.settings import get_num_threads, get_settings
+from nnpack.cli.demo.weights import MODELS
+from nnpack.settings import get_num_threads
 
 __all__ = ["demo"]
 
@@ -93,7 +94,7 @@ def demo(
         if path is not None:
             picture.check_writable(path)
     source, original = _source(photograph, evaluate)
-    layers = read_weights(_weights(console, weights, denoise), upconv.SHAPES)
+    layers = read_weights(obtain_weights(console, weights, MODELS[denoise]), upconv.SHAPES)
     enlarger = upconv.Upconv7.from_weights(layers, algorithm=algorithm, threads=threads)
     run = _run(console, source, enlarger, tile)
     picture.write_picture(target, run.pixels)
@@ -122,21 +123,6 @@ def _source(path: Path | None, evaluate: bool) -> tuple[Pixels, Pixels | None]:
     whole = picture.sample_picture() if path is None else picture.read_picture(path)
     original = picture.even(whole)
     return picture.halve(original), original
-
-
-def _weights(console: Console, path: Path | None, denoise: int | None) -> bytes:
-    model = MODELS[denoise]
-    if path is None:
-        with console.status("getting the weights") as status:
-            return fetch_weights(
-                model,
-                get_settings().cache_dir,
-                lambda: status.update("downloading the weights (36 MB, once)"),
-            )
-    data, known = read_weights_file(path, model)
-    if not known:
-        console.print(f"note: {path} is none of the weight files this demo knows", soft_wrap=True)
-    return data
 
 
 def _run(console: Console, source: Pixels, network: Network, largest: int) -> Run:

