@@ -51,6 +51,17 @@ def packing_seconds(problem: Problem, target: Target) -> float:
     return (3.0 * problem.stride[1] * vectors * depth + 40 * runs * taps) / target.clock
 
 
+def gathering_seconds(problem: Problem, target: Target) -> float:
+    """Seconds that packing or copying waits for x in memory, before products can begin.
+
+    Short rows of many planes come no faster than that, and no product hides it: 2x2 1011->7 @152
+    waits for 93 MB. Not so of a single tap, whose rows are read once.
+    """
+    if problem.kernel == (1, 1) or fits_last_level(problem, target):
+        return 0.0
+    return FLOAT_BYTES * _read_floats(problem) / target.rates.memory_bandwidth
+
+
 def tap_share(problem: Problem, block_rows: int) -> float:
     """Rows of taps that are multiplied, of all, when tasks are blocks of ``block_rows`` rows.
 
@@ -119,10 +130,13 @@ def fits_last_level(problem: Problem, target: Target) -> bool:
 
 def _traffic(problem: Problem, target: Target) -> int:
     """Bytes of x, as far as a stride does not step over rows, of weights and of y."""
-    rows = min(problem.height, problem.out_height * problem.kernel[0])
-    read = problem.batch * problem.in_channels * rows * problem.width
-    floats = read + math.prod(problem.y_shape)
+    floats = _read_floats(problem) + math.prod(problem.y_shape)
     return FLOAT_BYTES * floats + _weight_bytes(problem, target)
+
+
+def _read_floats(problem: Problem) -> int:
+    rows = min(problem.height, problem.out_height * problem.kernel[0])
+    return problem.batch * problem.in_channels * rows * problem.width
 
 
 def _weight_bytes(problem: Problem, target: Target) -> int:

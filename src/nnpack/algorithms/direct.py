@@ -25,7 +25,12 @@ from nnpack.algorithms.base import (
     weight_arguments,
 )
 from nnpack.algorithms.channel_sums import with_merged_statistics
-from nnpack.algorithms.cost import product_seconds, skipping_rows, tap_share
+from nnpack.algorithms.cost import (
+    gathering_seconds,
+    product_seconds,
+    skipping_rows,
+    tap_share,
+)
 from nnpack.algorithms.row_layout import RowLayout, choose_layout
 from nnpack.algorithms.storage import packed_storage, panel_format
 from nnpack.algorithms.window_channels import ChannelsChoice, channels_plan, choose_channels
@@ -82,9 +87,13 @@ class Direct:
 
     def estimate(self, problem: Problem, target: Target) -> Estimate:
         """The product with its edges, and one pass of copying rows."""
-        choice = self._turned(problem, target) or _choose(problem, target)
+        turned = self._turned(problem, target)
+        choice = turned or _choose(problem, target)
         steps = choice.cycles * target.multiply_adds_per_cycle
-        return Estimate(product_seconds(problem, target, steps), direct_error(_depth(problem)))
+        seconds = product_seconds(problem, target, steps)
+        if turned is None:
+            seconds += gathering_seconds(problem, target)
+        return Estimate(seconds, direct_error(_depth(problem)))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
         """One stage, and one that combines sums where there are statistics."""

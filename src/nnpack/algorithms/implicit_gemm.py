@@ -7,7 +7,13 @@ microkernel's panels and multiplies them while they are in cache (Chetlur et al.
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, Estimate, direct_error, direct_relative_l2, is_dense
-from nnpack.algorithms.cost import packing_seconds, product_seconds, skipping_rows, tap_share
+from nnpack.algorithms.cost import (
+    gathering_seconds,
+    packing_seconds,
+    product_seconds,
+    skipping_rows,
+    tap_share,
+)
 from nnpack.algorithms.gemm_tiles import (
     TileChoice,
     alternative_tiles,
@@ -64,6 +70,7 @@ class ImplicitGemm:
         stored = store_cycles(choice, pixels, problem.group_out_channels, target)
         steps = choice.steps * depth * share + stored * target.multiply_adds_per_cycle
         seconds = product_seconds(problem, target, steps) + packing_seconds(problem, target)
+        seconds += gathering_seconds(problem, target)
         return Estimate(seconds, direct_error(chain), direct_relative_l2(chain))
 
     def build(self, problem: Problem, target: Target, threads: int) -> Plan:
