@@ -19,6 +19,9 @@ import nnpack
 from nnpack.codegen import compiler
 from nnpack.execution import Program
 from nnpack.layers import base as layers
+from nnpack.layers import weights as kept_weights
+from nnpack.plan import WeightFormat
+from nnpack.runtime.memory import Block
 from tests import oracle
 from tests.plans import integers
 from tests.problems import (
@@ -293,24 +296,49 @@ def test_a_second_layer_of_the_same_kind_compiles_nothing(work_done: dict[str, i
     assert before == 0
 
 
-def test_programs_and_packed_weights_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_MAX_PROGRAMS", 4)
+def test_programs_are_bounded_and_the_ones_in_use_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_weights, "_MAX_PROGRAMS", 4)
     layer, weight = _layer()
+    used = _image(1, 4, 3, 3)
     for width in range(3, 20):
         x = _image(1, 4, 3, width)
         assert_same(layer(x), oracle.conv2d(x, weight, padding=1))
+        layer(used)
         assert len(layer._weights.prepared) <= 4
-    assert len(layer._weights.packed) <= layers._MAX_FORMATS
+        assert any(key[0] == used.shape for key in layer._weights.prepared)
+
+
+SIZES = (100, 60, 61, 150, 10)
+
+
+def test_packed_weights_are_bounded_by_their_bytes_and_the_ones_in_use_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept_weights, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(kept_weights, "_FORMATS_PER_WEIGHT", 0)
+    weights = kept_weights.Weights({"weight": np.zeros((1, 1, 1, 1), np.float32)})
+    forms = [WeightFormat((letter,), n, ()) for letter, n in zip("abcde", SIZES, strict=True)]
+    for form, used in zip(forms, (True, False, True, True, True), strict=True):
+        block = Block(form.nbytes)
+        weights.keep_format(form, block)
+        program = layers.Prepared(None, None, (), {}, (block,))
+        weights.keep_program(((form.nbytes,), (), 1, False, None), program)
+        program.recent = used
+    # When c came, b went, which nobody used; when d came, a, which nobody had used since.
+    assert [form.description[0] for form in weights.packed] == ["d", "c", "e"]
+    assert [key[0][0] for key in weights.prepared] == [61, 150, 10]
 
 
 def test_no_program_keeps_weights_that_were_evicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "_MAX_FORMATS", 1)
+    monkeypatch.setattr(kept_weights, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(kept_weights, "_FORMATS_PER_WEIGHT", 0)
     layer, weight = _layer()
-    for size in (3, 40, 5, 41):
+    for size in (3, 40, 5, 41, 12, 20, 3):
         x = _image(1, 4, size, size)
         assert oracle.max_error(layer(x), oracle.conv2d(x, weight, padding=1)) < 5e-5
-        (packed,) = layer._weights.packed.values()
-        assert all(prepared.keep[0] is packed for prepared in layer._weights.prepared.values())
+        packed = list(layer._weights.packed.values())
+        assert sum(b.nbytes for b in packed) <= 2 * max(b.nbytes for b in packed)
+        assert all(p.keep[0] in packed for p in layer._weights.prepared.values())
 
 
 def test_a_known_shape_makes_no_new_program(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,13 @@
 """Layers: weights packed ahead and plans kept; what all of them share.
 
 A layer keeps one packed copy of its weights for every format its plans ask for, and one program for
-every shape it was called with; both in bounded caches under one lock. A call that finds its
-program takes no lock.
+every shape it was called with; both in bounded caches (`layers.weights`) under one lock. A call
+that finds its program takes no lock.
 """
 
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex
 
@@ -31,6 +30,7 @@ from nnpack.execution import Program, Runnable, compile_stages
 from nnpack.frozen import replace
 from nnpack.functional.residual import placed_in, readable_residual, stores_slices
 from nnpack.functional.running import reported
+from nnpack.layers.weights import Weights
 from nnpack.plan import Plan, WeightFormat, profiled
 from nnpack.runtime.memory import Block, address, empty_output
 from nnpack.settings import get_num_threads, resolve_num_threads
@@ -42,12 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Layer", "Weights", "as_shape_argument"]
 
-_MAX_PROGRAMS = 64
-_MAX_FORMATS = 8
 _FLOAT32 = np.dtype(np.float32)
-
-_CallKey = tuple[tuple[int, ...], tuple[int, ...], int, bool, int | None]
-"""Shape and strides of x, threads, whether there is a residual, what `slice_stride` says of out."""
 
 
 class LayerProblem(Protocol):
@@ -67,7 +62,8 @@ class Prepared:
 
     ``writes_early``: some of y is written before the residual at the same place is read;
     ``moments``: of how many channels mean and variance are found, 0 for none; ``in_slices``:
-    whether y may be channels of a larger array, as far apart as was asked.
+    whether y may be channels of a larger array, as far apart as was asked; ``recent``: whether it
+    was called since it was looked at last.
     """
 
     __slots__ = (
@@ -77,6 +73,7 @@ class Prepared:
         "moments",
         "plan",
         "program",
+        "recent",
         "residual_shape",
         "writes_early",
         "y_shape",
@@ -103,6 +100,7 @@ class Prepared:
         self.writes_early = writes_early
         self.residual_shape = residual_shape or y_shape
         self.moments = moments
+        self.recent = True
 
     def run(self, x: Float32Array, y: Float32Array, residual: Float32Array | None) -> Any:
         """Compute y from x, and from the residual of a program that has one; return the result.
@@ -136,23 +134,6 @@ class Prepared:
                 f"residual.shape={array.shape} must be {self.residual_shape}, what it is added to"
             )
         return array
-
-
-class Weights:
-    """One version of a layer's weights with what was derived from it; replaced whole on update.
-
-    The weight is an array of float16 where it is stored so.
-    """
-
-    def __init__(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
-        self.arrays = arrays
-        self.packed: OrderedDict[WeightFormat, Block] = OrderedDict()
-        self.prepared: OrderedDict[_CallKey, Prepared] = OrderedDict()
-
-    def as_float32(self) -> dict[str, Float32Array]:
-        """The arrays as programs read them, for as long as they are kept."""
-        arrays = self.arrays.items()
-        return {name: array.astype(np.float32, copy=False) for name, array in arrays}
 
 
 class Layer:
@@ -239,6 +220,7 @@ class Layer:
         if prepared is None or not x.flags.aligned:  # type: ignore[attr-defined]
             x = self._as_input(x)
             prepared = self._prepare(weights, x, residual is not None, stride)
+        prepared.recent = True
         added = None if residual is None else prepared.checked_residual(residual)
         if out is None:
             y = empty_output(prepared.y_shape)
@@ -346,9 +328,7 @@ class Layer:
                 problem = self._adding(problem) if adds else problem
                 problem = placed_in(problem, stride)
                 prepared = self._make_prepared(weights, problem, threads)
-                weights.prepared[key] = prepared
-                if len(weights.prepared) > _MAX_PROGRAMS:  # calls take no lock, so the oldest goes
-                    weights.prepared.popitem(last=False)
+                weights.keep_program(key, prepared)
             return prepared
 
     def _adding(self, problem: Any) -> Any:
@@ -374,21 +354,14 @@ class Layer:
         return Prepared(run, plan, problem.y_shape, addresses, keep, early, shape, moments, slices)
 
     def _pack(self, weights: Weights, form: WeightFormat, threads: int) -> Block:
-        """The weights packed as ``form`` says; at most a few formats are kept."""
-        if form in weights.packed:
-            weights.packed.move_to_end(form)
-            return weights.packed[form]
-        packed = Block(form.nbytes)
-        program = Program(form.stages, host_target(), threads, 0)
-        raw = weights.as_float32()["weight"]
-        program.run({"weight": address(raw), "packed": packed.address})
-        weights.packed[form] = packed
-        if len(weights.packed) > _MAX_FORMATS:
-            _, evicted = weights.packed.popitem(last=False)
-            # Programs that read it would keep it alive.
-            for key in [k for k, prepared in weights.prepared.items() if evicted in prepared.keep]:
-                del weights.prepared[key]
-        return packed
+        """The weights packed as ``form`` says."""
+        if form not in weights.packed:
+            packed = Block(form.nbytes)
+            program = Program(form.stages, host_target(), threads, 0)
+            raw = weights.as_float32()["weight"]
+            program.run({"weight": address(raw), "packed": packed.address})
+            weights.keep_format(form, packed)
+        return weights.packed[form]
 
 
 def _copied_to(y: Float32Array, dense: Any) -> Any:
