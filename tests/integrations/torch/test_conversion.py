@@ -292,6 +292,26 @@ def test_other_dtypes_stay_pytorch_s() -> None:
     assert torch.equal(convert(plain)(_images().double()), plain(_images().double()))
 
 
-def test_symbolic_tracing_sees_pytorch_s_functions() -> None:
-    traced = torch.fx.symbolic_trace(convert(make("autoencoder")))
-    assert_close(traced(_images()), make("autoencoder")(_images()))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_symbolic_tracing_sees_whole_layers(name: str) -> None:
+    converted = convert(make(name))
+    traced = torch.fx.symbolic_trace(converted)
+    called = [traced.get_submodule(n.target) for n in traced.graph.nodes if n.op == "call_module"]
+    layers = [m for m in converted.modules() if "nnpack" in repr(type(m))]
+    assert {type(m) for m in layers} - {nnpack.torch.Sequential} <= {type(m) for m in called}
+    assert_close(traced(_images()), make(name)(_images()))
+
+
+def test_a_layer_by_itself_is_traced_as_what_pytorch_computes() -> None:
+    layer = convert(nn.Conv2d(3, 4, 3))
+    traced = torch.fx.symbolic_trace(layer)
+    assert "call_module" not in {node.op for node in traced.graph.nodes}
+    assert_close(traced(_images()), layer(input=_images()))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_exported_programs_compute_the_same(training: bool) -> None:
+    converted = convert(make("small_resnet")).train(training)
+    with torch.set_grad_enabled(training):
+        program = torch.export.export(copy.deepcopy(converted), (_images(),))
+        assert_close(program.module()(_images()), converted(_images()), 1e-4)

@@ -18,7 +18,7 @@ from nnpack.integrations.torch.named import Named
 __all__ = ["Sequential", "merges", "merging"]
 
 
-class Sequential(Named, torch.nn.Sequential):
+class Sequential(Named, torch.nn.Sequential, leaf=False):
     """`torch.nn.Sequential` that trains a batch normalisation and an activation in one pass.
 
     The numbers between the two are never in memory, neither forward nor backward. They are wanted
