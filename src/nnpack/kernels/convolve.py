@@ -345,7 +345,7 @@ class GemmEmitter:
             skipped = done if kernel.moves_back and kernel.epilogue.stores_once else None
             place = TilePlace(args, image, y, channel, channels, pixel, pixels, self.rows, skipped)
             if kernel.dense and kernel.epilogue.residual and not kernel.epilogue.pool:
-                self._emit_ask_for_residual(tile, place)
+                self.emit_ask_for_residual(tile, place)
             if kernel.lanes == "channels":
                 acc = emit_product(asm, tile, depth, patches, weights, ahead=ahead)
                 self.emit_store_channels(tile, acc, place)
@@ -366,7 +366,7 @@ class GemmEmitter:
             for j in range(-(-tile.nv // self.rows**2)):
                 self.asm.prefetch(plane, j * self.asm.lanes, write=True)
 
-    def _emit_ask_for_residual(self, tile: GemmTile, place: TilePlace) -> None:
+    def emit_ask_for_residual(self, tile: GemmTile, place: TilePlace) -> None:
         """Ask for the lines of the residual that the tile adds, while it is computed.
 
         They come from as many planes as there are channels, which no processor foresees.

@@ -235,6 +235,11 @@ class _Emitter(GemmEmitter):
             patches = self._patches(args, tile, strip, *rest[:2])
             ahead = _Ahead(args, *rest[2:])
             place = TilePlace(args, image, y, channel, channels, pixel, pixels, 1, None)
+            epilogue = self.kernel.epilogue
+            if self.kernel.dense and epilogue.residual and not epilogue.pool:
+                for down, across in ((0, 0), (1, 0), (1, 1), (0, 1)):
+                    quarter = _quarter(tile, self.kernel.lanes, place, down, across)
+                    self.emit_ask_for_residual(tile, quarter)
 
             def store(acc: Accumulators, down: int, across: int) -> None:
                 quarter = _quarter(tile, self.kernel.lanes, place, down, across)
