@@ -53,6 +53,19 @@ def test_every_kernel_stays_inside_the_arrays(side: Side) -> None:
     assert_right_when_guarded(cases, "depthwise", side)
 
 
+@pytest.mark.parametrize("side", SIDES)
+def test_rows_of_many_taps_stay_inside_the_arrays(side: Side) -> None:
+    """Rows of one vector: each row of input that there is is a block of its own."""
+    cases = [
+        Case((14, 14), (5, 5), padding=(2, 2, 2, 2), groups=3),
+        Case((3, 12), (5, 5), padding=(9, 2, 0, 4), groups=2),  # rows of outputs that see nothing
+        Case((9, 16), (5, 7), padding=(0, 4, 6, 0), groups=2, batch=2),
+        Case((13, 27), (5, 5), (2, 2), padding=(2, 2, 2, 2), groups=3),
+        Case((16, 11), (7, 7), padding=(3, 3, 3, 3), groups=2),
+    ]
+    assert_right_when_guarded(cases, "depthwise", side)
+
+
 @pytest.mark.parametrize(
     "case",
     [

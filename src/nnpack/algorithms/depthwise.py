@@ -116,6 +116,7 @@ class Depthwise:
             choice.planes,
             choice.span,
             choice.vectors,
+            choice.skips,
             problem.epilogue.kind,
         )
         zeros = round_up(kernel.row_floats, 16)

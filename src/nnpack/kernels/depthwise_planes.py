@@ -63,7 +63,8 @@ class DepthwisePlanes:
     ``planes`` output channels of one image; the last of them may repeat the last channel, which
     is not stored twice where outputs must be stored once.
     ``span``: lanes of a plane; no row of output is longer, no row of input than ``span * sw``.
-    They are ``vectors`` vectors: several only of a single plane.
+    They are ``vectors`` vectors: several only of a single plane. ``skips``: rows outside the image
+    are left out, one by one.
     ``rows``: output rows of a tile, of which a plane has at least as many; both even where the
     epilogue pools.
     """
@@ -75,6 +76,7 @@ class DepthwisePlanes:
     planes: int
     span: int
     vectors: int
+    skips: bool
     epilogue: EpilogueKind
     profile: bool = False
 
@@ -227,22 +229,28 @@ class _Group:
         self.channels = channels
         self.sources = [x + channel // multiplier * args["x_c"] for channel in channels]
         self.targets = [y + channel * args["y_c"] for channel in channels]
-        self.weights = self._load_weights(channels)
+        taps = kernel.kernel[0] * kernel.kernel[1]
+        self.taps = [self.args["weight"] + channel * taps for channel in channels]
+        # Of one plane each row of input has its weights broadcast anew.
+        self.weights = [] if kernel.skips and kernel.planes == 1 else self._load_weights()
         self.epilogue = Epilogue(asm, kernel.epilogue, args)
         self.terms: list[ChannelTerms] = [self.epilogue.of_channel(c) for c in channels]
 
-    def _load_weights(self, channels: Sequence[Value]) -> list[Value]:
+    def _load_weights(self) -> list[Value]:
         """Every tap, that of a plane in all of its lanes."""
         asm, kernel = self.asm, self.kernel
-        taps, lanes = kernel.kernel[0] * kernel.kernel[1], kernel.lanes
-        rows = [self.args["weight"] + channel * taps for channel in channels]
         weights = []
-        for tap in range(taps):
-            weight = asm.broadcast(rows[0], tap, lanes)
-            for row, mask in zip(rows[1:], self.masks.planes[1:], strict=True):
-                weight = asm.select(mask, asm.broadcast(row, tap, lanes), weight)
+        for tap in range(kernel.kernel[0] * kernel.kernel[1]):
+            weight = asm.broadcast(self.taps[0], tap, kernel.lanes)
+            for row, mask in zip(self.taps[1:], self.masks.planes[1:], strict=True):
+                weight = asm.select(mask, asm.broadcast(row, tap, kernel.lanes), weight)
             weights.append(weight)
         return weights
+
+    def _weight(self, tap: int) -> Value:
+        if self.weights:
+            return self.weights[tap]
+        return self.asm.broadcast(self.taps[0], tap, self.kernel.lanes)
 
     def emit(self) -> None:
         """Emit all tiles. The last moves back so as to end with the plane."""
@@ -258,7 +266,10 @@ class _Group:
         acc = [[zero] * kernel.vectors for _ in range(kernel.rows)]
         first = row * kernel.stride[0] - self.args["pad_top"]
         for t in range(kernel.in_rows):
-            self._accumulate(acc, t, self._tap_columns(first + t))
+            if kernel.skips:
+                self._accumulate_inside(acc, t, first + t)
+            else:
+                self._accumulate(acc, t, self._tap_columns(first + t))
         if kernel.splits:
             acc = [[self._restored(value) for value in values] for values in acc]
         if kernel.epilogue.pool:
@@ -316,11 +327,28 @@ class _Group:
                 r = t - j * self.kernel.stride[0]
                 if vectors is None or not 0 <= r < height:
                     continue
-                weight = self.weights[r * width + s]
+                weight = self._weight(r * width + s)
                 acc[j] = [
                     self.asm.fma(weight, vector, total)
                     for vector, total in zip(vectors, acc[j], strict=True)
                 ]
+
+    def _accumulate_inside(self, acc: list[list[Value]], t: int, row: Value) -> None:
+        """Add input row ``t`` of the tile, the image's ``row``, if it is one.
+
+        As a block of its own, for which LLVM loads the weights where they are used: of more than
+        there are registers for, whole vectors would be kept on the stack, and take twice as long.
+        """
+        asm, (height, _), step = self.asm, self.kernel.kernel, self.kernel.stride[0]
+        rows = [j for j in range(self.kernel.rows) if 0 <= t - j * step < height]
+        sums = {(j, n): value for j in rows for n, value in enumerate(acc[j])}
+        inside = asm.compare(">=", row, 0) & asm.compare("<", row, self.args["height"])
+        with asm.loop(asm.select(inside, asm.index(1), asm.index(0)), carry=sums):
+            inner = [[sums.get((j, n), v) for n, v in enumerate(vs)] for j, vs in enumerate(acc)]
+            self._accumulate(inner, t, self._tap_columns(row))
+            sums.update({(j, n): inner[j][n] for j, n in sums})
+        for (j, n), value in sums.items():
+            acc[j][n] = value
 
     def _tap_columns(self, row: Value) -> list[list[Value] | None]:
         """What every tap column reads of an input row; None where that is nothing but padding."""
