@@ -18,7 +18,10 @@ from nnpack.plan import Argument, Plan, Routine, Slot, Stage, kernels_of
 
 PREFIX = "aarch64-linux-gnu-"
 EMULATOR = "qemu-aarch64"
-SLOTS = ("x", "weight", "bias", "scale", "residual", "slopes", "packed", "workspace", "y")
+SLOTS = (
+    *("x", "grad", "weight", "bias", "scale", "residual", "slopes", "packed", "workspace"),
+    *("y", "mean", "variance"),
+)
 DRIVER = pathlib.Path(__file__).with_name("driver.c")
 SECONDS = 300
 # What words are that no slot stands in.
@@ -43,23 +46,30 @@ class Emulator:
     _programs: dict[tuple[int, ...], pathlib.Path] = field(default_factory=dict)
 
     def run(
-        self, plan: Plan, y_shape: Sequence[int], arrays: Mapping[str, Array], *, before: bool
+        self,
+        plan: Plan,
+        y_shape: Sequence[int],
+        arrays: Mapping[str, Array],
+        *,
+        before: bool,
+        result: str = "y",
     ) -> Array:
-        """y of ``plan`` on ``arrays`` (x, weight, and bias, scale and residual if it has any).
+        """y of ``plan`` on ``arrays``, those that it reads by slot; or its mean or its variance.
 
         Every array stands beside a forbidden page, ``before`` or after it.
         """
         stages = (*plan.weight_format.stages, *plan.stages)
         numbers = sorted({self._object(kernel) for kernel in kernels_of(stages)})
-        y_bytes = 4 * int(np.prod(y_shape))
-        sizes = {"packed": plan.weight_format.nbytes, "workspace": plan.workspace_bytes}
-        words = [len(SLOTS), len(stages), SLOTS.index("y"), int(before), plan.threads]
+        shapes = {"y": tuple(y_shape), "mean": tuple(y_shape[1:2]), "variance": tuple(y_shape[1:2])}
+        sizes = {name: 4 * int(np.prod(shape)) for name, shape in shapes.items()}
+        sizes |= {"packed": plan.weight_format.nbytes, "workspace": plan.workspace_bytes}
+        words = [len(SLOTS), len(stages), SLOTS.index(result), int(before), plan.threads]
         case, output = self.folder / "case", self.folder / "output"
         with case.open("wb") as file:
             file.write(_packed(words))
             for name in SLOTS:
                 content = _content(arrays.get(name))
-                nbytes = y_bytes if name == "y" else sizes.get(name, len(content))
+                nbytes = sizes.get(name, len(content))
                 file.write(_packed([nbytes, bool(content)]) + content)
             for stage in stages:
                 kernel = numbers.index(self._object(stage.kernel))
@@ -67,7 +77,7 @@ class Emulator:
                 file.write(_packed([kernel, stage.tasks, *described]))
         program = self._program(tuple(numbers))
         _call(EMULATOR, str(program), str(case), str(output))
-        return np.fromfile(output, np.float32).reshape(y_shape)
+        return np.fromfile(output, np.float32).reshape(shapes[result])
 
     def _stage_words(self, stage: Stage, numbers: Sequence[int]) -> Iterator[int]:
         """The number of words, and two integers for each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as replaced
 from functools import cache
 from typing import Any
 
@@ -12,13 +13,17 @@ from hypothesis import strategies as st
 
 import nnpack
 from nnpack.algorithms.base import Algorithm
+from nnpack.algorithms.following import CompleteAlgorithm
 from nnpack.algorithms.table import ALGORITHMS
+from nnpack.algorithms.weight_gradient_base import WeightGradientAlgorithm
+from nnpack.algorithms.weight_gradient_table import WEIGHT_GRADIENT_ALGORITHMS
 from nnpack.codegen.target import NEON, CacheSizes
 from nnpack.frozen import replace
+from nnpack.gradient_problem import WeightGradientProblem
 from nnpack.plan import Plan
 from nnpack.planner import make_plan
-from nnpack.problem import Problem
-from tests import oracle
+from nnpack.problem import Problem, dense_strides
+from tests import gradient_oracle, oracle
 from tests.aarch64.emulator import Emulator, missing_tools
 from tests.algorithms.limits import absolute_limit
 from tests.plans import Operands
@@ -112,6 +117,50 @@ def test_every_algorithm_is_within_its_limit(
     if algorithm.refusal(problem, TARGET) is not None:
         pytest.skip("refuses")
     _check(emulator, algorithm, case, problem, threads)
+
+
+SUMMED = ("3x3", "3x3 strided", "3x3 dilated", "1x1", "depthwise")
+
+
+@pytest.mark.parametrize("name", SUMMED)
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=lambda a: str(a.name))
+def test_statistics_are_those_of_what_is_stored(
+    emulator: Emulator, algorithm: Algorithm, name: str
+) -> None:
+    case = _case(*CASES[name])
+    problem = case.problem(statistics=True)
+    complete = CompleteAlgorithm(algorithm)
+    if complete.refusal(problem, TARGET) is not None:
+        pytest.skip("refuses")
+    plan, shape = complete.build(problem, TARGET, 3), problem.y_shape
+    y = case.reference()
+    for word, expected in (("mean", y.mean((0, 2, 3))), ("variance", y.var((0, 2, 3)))):
+        found = emulator.run(plan, shape, _arrays(case), before=False, result=word)
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("algorithm", WEIGHT_GRADIENT_ALGORITHMS, ids=lambda a: str(a.name))
+def test_weight_gradients_are_within_the_limit(
+    emulator: Emulator, algorithm: WeightGradientAlgorithm, name: str
+) -> None:
+    case = replaced(_case(*CASES[name]), bias=None, scale=None, activation=None)
+    forward = case.problem()
+    problem = WeightGradientProblem(
+        forward=forward, grad_strides=dense_strides(forward.y_shape)[:2], accumulate=False
+    )
+    if algorithm.refusal(problem, TARGET) is not None:
+        pytest.skip("refuses")
+    grad = np.random.default_rng(8).standard_normal(forward.y_shape, np.float32)
+    words = {n: getattr(case, n) for n in ("stride", "padding", "dilation", "groups")}
+    expected = gradient_oracle.weight_gradient(case.x, grad, case.weight.shape, **words)
+    size = float(np.abs(case.x).max()) * float(np.abs(grad).sum(axis=(0, 2, 3)).max())
+    limit = 20 * algorithm.estimate(problem, TARGET).error * size + 1e-6
+    plan = algorithm.build(problem, TARGET, 3)
+    for before in (False, True):
+        arrays = {"x": case.x, "grad": grad}
+        found = emulator.run(plan, case.weight.shape, arrays, before=before)
+        assert np.all(np.abs(found - expected) <= limit)
 
 
 @settings(max_examples=problem_count(0.2))
