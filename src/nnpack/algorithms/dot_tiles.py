@@ -42,15 +42,16 @@ def dots_refusal(problem: WeightGradientProblem, target: Target) -> str | None:
 
 def choose_dot_tile(rows: int, outputs: int, target: Target) -> DotTile:
     """The tile that multiplies ``rows`` rows of patches by ``outputs`` channels soonest."""
-    return min(_tiles(target), key=lambda tile: _cost(tile, rows, outputs, target))
+    return min(_tiles(rows, target), key=lambda tile: _cost(tile, rows, outputs, target))
 
 
-def _tiles(target: Target) -> list[DotTile]:
-    """For each number of channels the most rows that registers hold."""
+def _tiles(rows: int, target: Target) -> list[DotTile]:
+    """For each number of channels the most rows that registers hold, of ``rows``."""
     from nnpack.kernels.weight_gradient_direct import DotTile
 
     room = target.registers - 1
-    return [DotTile(min(MOST_ROWS, (room - nk) // nk), nk) for nk in range(1, MOST_OUTPUTS + 1)]
+    most = [min(MOST_ROWS, (room - nk) // nk) for nk in range(1, MOST_OUTPUTS + 1)]
+    return [DotTile(min(mr, rows), nk) for nk, mr in enumerate(most, 1)]
 
 
 def _cost(tile: DotTile, rows: int, outputs: int, target: Target) -> tuple[float, int]:

@@ -101,7 +101,8 @@ def emit_copy_rows(
     """
     dilation_h, modulus_h = args.load("dilation_h", "modulus_h")
     state = {"x": x, "to": to}
-    with asm.loop(args["channels"], carry=state):
+    with asm.loop(args["channels"], carry=state) as channel:
+        ahead = _ahead(asm, args, region, channel)
         with asm.loop(args["phases_h"], carry=state) as p:
             rows = _Span(
                 asm,
@@ -112,9 +113,21 @@ def emit_copy_rows(
             )
             with asm.loop(args["phases_w"], carry=state) as q:
                 columns = _columns(asm, args, stride_w, region, q)
-                _emit_copy_plane(asm, args, rows, columns, state["x"], state["to"])
+                _emit_copy_plane(asm, args, rows, columns, state["x"], state["to"], ahead)
                 state["to"] = state["to"] + args["plane"]
         state["x"] = state["x"] + args["x_c"]
+
+
+def _ahead(asm: Assembler, args: Arguments, region: Region, channel: Value) -> Value:
+    """How far on the rows stand that are wanted after those of ``channel`` and the next ones.
+
+    Behind the last channel those of the region below follow, or, of a whole image, the next image.
+    """
+    channels, down = args["channels"], region.rows * args["stride_h"]
+    wanted = channel + _CHANNELS_AHEAD
+    below = wanted // channels * down * args["x_h"] + (wanted % channels - channel) * args["x_c"]
+    whole = asm.compare(">=", down, args["height"] - args["stride_h"])
+    return asm.select(whole, _CHANNELS_AHEAD * args["x_c"], below)
 
 
 class _Span:
@@ -142,7 +155,13 @@ def _columns(
 
 
 def _emit_copy_plane(
-    asm: Assembler, args: Arguments, rows: _Span, columns: _Span, x: Value, to: Value
+    asm: Assembler,
+    args: Arguments,
+    rows: _Span,
+    columns: _Span,
+    x: Value,
+    to: Value,
+    ahead: Value,
 ) -> None:
     """Copy one phase of one channel, a column of vectors at a time, the last column first.
 
@@ -159,20 +178,27 @@ def _emit_copy_plane(
         whole = asm.compare("<=", low, 0) & asm.compare(">=", high, lanes)
         place = source + v * columns.stride, to + rows.low * pitch + v
         with asm.when(whole):
-            _emit_copy_column(asm, args, rows, StridedLoad(asm, columns.stride, None), *place)
+            _emit_copy_column(
+                asm, args, rows, StridedLoad(asm, columns.stride, None), *place, ahead
+            )
         with asm.when(whole.equals(0)):
             edge = StridedLoad(asm, columns.stride, (low, high))
-            _emit_copy_column(asm, args, rows, edge, *place)
+            _emit_copy_column(asm, args, rows, edge, *place, ahead)
     _emit_zeros(asm, to + rows.high * pitch, (rows.count - rows.high) * pitch)
 
 
 def _emit_copy_column(
-    asm: Assembler, args: Arguments, rows: _Span, load: StridedLoad, source: Value, to: Value
+    asm: Assembler,
+    args: Arguments,
+    rows: _Span,
+    load: StridedLoad,
+    source: Value,
+    to: Value,
+    ahead: Value,
 ) -> None:
-    """Copy one vector of every row inside the image."""
+    """Copy one vector of every row inside the image, asking for what is so far ``ahead``."""
     step, pitch = args["x_h"] * rows.stride, args["pitch"]
     state = {"source": source, "to": to}
-    ahead = _CHANNELS_AHEAD * args["x_c"]
     with asm.loop(rows.high - rows.low, carry=state):
         load.prefetch(state["source"] + ahead)
         asm.store(load(state["source"]), state["to"])
