@@ -338,7 +338,7 @@ class GemmEmitter:
             done="index",
         ) as (block, weight, strip, y, channel, channels, pixel, pixels, depth, image, next_, done):
             args = Arguments(asm, block, kernel.fields)
-            ahead = None if kernel.packed else Panel(next_, args["x_c"])
+            ahead = () if kernel.packed else (Panel(next_, args["x_c"]),)
             pixel_step: Index = self.strip.width if kernel.packed else args["x_c"]
             patches = Panel(strip, pixel_step, self.lower_row)
             weights = Panel(weight, self.panel)

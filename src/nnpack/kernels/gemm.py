@@ -14,6 +14,8 @@ from nnpack.errors import RegisterPressureError
 from nnpack.frozen import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nnpack.codegen.assembler import Assembler, Index, Mask, Value
 
 # How far ahead of its use a panel is asked for, into the first-level cache: hardware prefetchers
@@ -83,14 +85,15 @@ def emit_product(
     a: Panel,
     b: Panel | Indirect,
     masks: tuple[Mask, ...] | None = None,
-    ahead: Panel | None = None,
+    ahead: Sequence[Panel] = (),
     start: Accumulators | None = None,
 ) -> Accumulators:
     """``acc[i, j] = sum_k A[k, i] * B[k, j]`` over ``depth`` steps, k ascending.
 
     ``A[k, i]`` is the float at ``a(k) + i``; ``B[k, j]`` the vector at ``b(k) + j * lanes``, of
     which only the lanes in ``masks[j]`` are read when masks are given. Step k asks for the cache
-    line at ``ahead(k)``, for whoever reads it next. The sums go on from ``start``, or from zero.
+    line at k of every panel ``ahead``, for whoever reads it next. The sums go on from ``start``, or
+    from zero.
     """
     tile.check(asm.target)
     zero = asm.zeros()
@@ -100,12 +103,11 @@ def emit_product(
     state["a"] = a.pointer
     if isinstance(b, Panel):
         state["b"] = b.pointer
-    if ahead is not None:
-        state["ahead"] = ahead.pointer
+    state |= {("ahead", n): panel.pointer for n, panel in enumerate(ahead)}
     with asm.loop(depth, carry=state) as k:
-        if ahead is not None:
-            asm.prefetch(state["ahead"], level=2)
-            state["ahead"] = state["ahead"] + ahead.step
+        for n, panel in enumerate(ahead):
+            asm.prefetch(state["ahead", n], level=2)
+            state["ahead", n] = state["ahead", n] + panel.step
         if isinstance(b, Panel):
             b_k = state["b"]
             state["b"] = b_k + b.step

@@ -48,12 +48,17 @@ _LINE = 16
 
 @dataclass(frozen=True)
 class _Ahead:
-    """Pixels that will be packed later, and how many products have asked for some of them."""
+    """What will be read later: the pixels of a strip, and a panel of weights.
+
+    So many products have asked for some of those pixels, so many strips for the weights.
+    """
 
     args: Arguments
     x: Value
     pixel: Value
     turn: Value
+    weight: Value
+    strips: Value
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ class _Emitter(GemmEmitter):
     ) -> None:
         """All strips of the block times the panels of the chunk.
 
-        Meanwhile the block ``after`` it is asked for, a line of every other channel a product.
+        Meanwhile the block ``after`` it and the next panel of weights are asked for.
         """
         asm = self.asm
         panels, out_channels, depth = args.load("panels", "group_out_channels", "channels")
@@ -185,6 +190,8 @@ class _Emitter(GemmEmitter):
         last_panel = asm.minimum(first_panel + args["chunk_panels"], panels)
         with asm.loop(last_panel, start=first_panel) as panel:
             weight = args["weight"] + (block.group * panels + panel) * weight_floats
+            after_it = asm.select((panel + 1).equals(last_panel), first_panel, panel + 1)
+            next_weight = args["weight"] + (block.group * panels + after_it) * weight_floats
             channel = panel * self.panel
             channels = asm.minimum(out_channels - channel, self.panel)
             out, number = block.y + channel * args["y_c"], channel + block.group * out_channels
@@ -193,7 +200,8 @@ class _Emitter(GemmEmitter):
                 size = asm.minimum(block.count - begin, self.strip.pixels)
                 place = (out, number, channels, block.start + begin, size)
                 plain = self._emit_plain(args, block, patches, begin, size)
-                ahead = after.x, after.start + begin, panel * PRODUCTS
+                number = begin // self.strip.pixels
+                ahead = after.x, after.start + begin, panel * PRODUCTS, next_weight, number
                 words = args.block, weight, state["strip"], *place, block.image, *plain, *ahead
                 self.call_tile(words)
                 state["strip"] = state["strip"] + strip_floats
@@ -230,6 +238,8 @@ class _Emitter(GemmEmitter):
             next_x="pointer",
             next_pixel="index",
             turn="index",
+            next_weight="pointer",
+            number="index",
         ) as (block, weight, strip, y, channel, channels, pixel, pixels, image, *rest):
             args = Arguments(asm, block, self.kernel.fields)
             patches = self._patches(args, tile, strip, *rest[:2])
@@ -247,26 +257,28 @@ class _Emitter(GemmEmitter):
                 with asm.when(some):
                     self._emit_store_quarter(args, tile, acc, quarter)
 
-            self._emit_chain(args, tile, weight, patches, ahead, store)
+            def product(n: int, start: Accumulators | None) -> Accumulators:
+                # The residual of the quarter that is stored after this product or the next.
+                quarter = {0: (0, 0), 3: (1, 0), 4: (1, 1), 5: (0, 1)}.get(n)
+                if quarter and self.kernel.dense and self.kernel.epilogue.residual:
+                    asked = _quarter(tile, self.kernel.lanes, place, *quarter)
+                    self._emit_ask_for_residual(tile, asked)
+                return self._emit_product(args, tile, weight, patches, ahead, n, start)
+
+            self._emit_chain(tile, product, store)
 
     def _emit_chain(
         self,
-        args: Arguments,
         tile: GemmTile,
-        weight: Value,
-        patches: list[Panel],
-        ahead: _Ahead,
+        product: Callable[[int, Accumulators | None], Accumulators],
         store: Callable[[Accumulators, int, int], None],
     ) -> None:
         """The seven products, each going on from the sums of the one before where it can."""
 
-        def product(n: int, start: Accumulators | None = None) -> Accumulators:
-            return self._emit_product(args, tile, weight, patches, ahead, n, start)
-
         def plus(acc: Accumulators, buffer: Value) -> Accumulators:
             return {key: acc[key] + value for key, value in self._kept(tile, buffer).items()}
 
-        p = product(0)
+        p = product(0, None)
         kept_p = self._keep(tile, p, "p")
         store(product(1, p), 0, 0)
         u = product(2, self._kept(tile, kept_p))
@@ -274,7 +286,7 @@ class _Emitter(GemmEmitter):
         v = product(3, u)
         kept_v = self._keep(tile, v, "v")
         store(product(4, v), 1, 0)
-        q = product(5)
+        q = product(5, None)
         store(plus(q, kept_v), 1, 1)
         store(product(6, plus(q, kept_u)), 0, 1)
 
@@ -304,19 +316,28 @@ class _Emitter(GemmEmitter):
         width = self._panel_width
         weights = Panel(weight + emit_pitch(asm, depth, width) * n, width)
         a, b = (weights, patches[n]) if self.kernel.lanes == "pixels" else (patches[n], weights)
-        asked = None if self._gathers else self._emit_asked(ahead, n)
+        asked = self._asked_pixels(ahead, n), self._asked_weights(ahead, n)
         return emit_product(asm, tile, asm.ceil_div(depth, 2), a, b, ahead=asked, start=start)
 
-    def _emit_asked(self, ahead: _Ahead, n: int) -> Panel:
-        """What product n of a tile asks for: a line of the even or the odd channels.
+    def _asked_pixels(self, ahead: _Ahead, n: int) -> Panel:
+        """The pixels that product n of a tile asks for: a line of the even or the odd channels."""
+        args = ahead.args
+        pixels = max(1, _LINE // (self.kernel.stride_w or _LINE))
+        turn = (ahead.turn + n) % (2 * -(-self.strip.pixels // pixels))
+        place = ahead.pixel + turn // 2 * pixels
+        if self._gathers:
+            out_width, stride_h, stride_w = args.load("out_width", "stride_h", "stride_w")
+            row, column = place // out_width, place % out_width
+            place = row * stride_h * args["x_h"] + column * stride_w
+        return Panel(ahead.x + turn % 2 * args["x_c"] + place, args["x_c"] * 2)
 
-        Strips of 256 channels @56 so take half as long to pack; gathering them gains nothing.
-        """
-        x_c = ahead.args["x_c"]
-        lines = -(-self.strip.pixels // _LINE)
-        turn = (ahead.turn + n) % (2 * lines)
-        line = ahead.pixel + turn // 2 * _LINE
-        return Panel(ahead.x + turn % 2 * x_c + line, x_c * 2)
+    def _asked_weights(self, ahead: _Ahead, n: int) -> Panel:
+        """The weights that it asks for: each strip another line, while there are any."""
+        asm, width = self.asm, self._panel_width
+        panel = ahead.weight + emit_pitch(asm, ahead.args["channels"], width) * n
+        has_more = asm.compare("<", ahead.strips * _LINE, width)
+        line = asm.select(has_more, ahead.strips * _LINE, 0)
+        return Panel(panel + line, asm.select(has_more, asm.index(width), 0))
 
     def _keep(self, tile: GemmTile, acc: Accumulators, name: str) -> Value:
         """Store a register tile on the stack."""
