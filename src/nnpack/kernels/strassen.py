@@ -245,11 +245,7 @@ class _Emitter(GemmEmitter):
             patches = self._patches(args, tile, strip, *rest[:2])
             ahead = _Ahead(args, *rest[2:])
             place = TilePlace(args, image, y, channel, channels, pixel, pixels, 1, None)
-            epilogue = self.kernel.epilogue
-            if self.kernel.dense and epilogue.residual and not epilogue.pool:
-                for down, across in ((0, 0), (1, 0), (1, 1), (0, 1)):
-                    quarter = _quarter(tile, self.kernel.lanes, place, down, across)
-                    self.emit_ask_for_residual(tile, quarter)
+            adds = self.kernel.dense and bool(self.kernel.epilogue.residual)
 
             def store(acc: Accumulators, down: int, across: int) -> None:
                 quarter = _quarter(tile, self.kernel.lanes, place, down, across)
@@ -258,11 +254,12 @@ class _Emitter(GemmEmitter):
                     self._emit_store_quarter(args, tile, acc, quarter)
 
             def product(n: int, start: Accumulators | None) -> Accumulators:
-                # The residual of the quarter that is stored after this product or the next.
+                # The residual of the quarter that is stored after the next product: all at once
+                # are more lines than a core waits for at a time.
                 quarter = {0: (0, 0), 3: (1, 0), 4: (1, 1), 5: (0, 1)}.get(n)
-                if quarter and self.kernel.dense and self.kernel.epilogue.residual:
+                if adds and quarter:
                     asked = _quarter(tile, self.kernel.lanes, place, *quarter)
-                    self._emit_ask_for_residual(tile, asked)
+                    self.emit_ask_for_residual(tile, asked)
                 return self._emit_product(args, tile, weight, patches, ahead, n, start)
 
             self._emit_chain(tile, product, store)
