@@ -167,6 +167,18 @@ def test_an_explanation_names_what_is_used() -> None:
     assert "implicit_gemm" in str(explanation)
 
 
+@pytest.mark.parametrize("algorithm", ["direct_rows", "direct_dots"])
+def test_algorithms_that_are_of_weight_gradients_alone_have_names(algorithm: str) -> None:
+    x, grad, shape = _sample()
+    result = nnpack.conv2d_weight_gradient(x, grad, shape, padding=1, algorithm=algorithm)
+    expected = gradient_oracle.weight_gradient(x, grad, shape, padding=1)
+    np.testing.assert_allclose(result, expected, atol=1e-5 * np.abs(expected).max())
+    words: dict[str, Any] = {"padding": 1, "algorithm": algorithm}
+    assert nnpack.explain_conv2d_weight_gradient(shape, x.shape, **words).chosen == algorithm
+    with pytest.raises(nnpack.AlgorithmError, match="is unknown"):
+        nnpack.conv2d(x, np.ones(shape, np.float32), algorithm=algorithm)
+
+
 BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"accumulate": True}, nnpack.ProblemError, "needs out="),
     ({"accumulate": None}, nnpack.DtypeError, "must be True or False"),

@@ -31,7 +31,7 @@ def weight_gradient_planner(
 
     Raises AlgorithmError for an unknown name.
     """
-    return _weight_gradient_planner(check_algorithm(algorithm))
+    return _weight_gradient_planner(_check_algorithm(algorithm))
 
 
 @functools.cache
@@ -105,7 +105,7 @@ def explain_weight_gradient(
     """
     forward = replace(problem.forward, batch=max(1, problem.forward.batch))
     problem = replace(problem, forward=forward)
-    chosen = _choose(problem, check_algorithm(algorithm), target)
+    chosen = _choose(problem, _check_algorithm(algorithm), target)
     candidates = (_ask(a, problem, target, threads) for a in WEIGHT_GRADIENT_ALGORITHMS)
     return Explanation(problem, chosen.name, tuple(candidates))
 
@@ -132,6 +132,11 @@ def _ask(
         0,
         plan.detail,
     )
+
+
+def _check_algorithm(name: object) -> str:
+    """``name`` if an algorithm of either direction is called so. Raises AlgorithmError."""
+    return check_algorithm(name, [a.name for a in WEIGHT_GRADIENT_ALGORITHMS])
 
 
 def _choose(problem: WeightGradientProblem, name: str, target: Target) -> WeightGradientAlgorithm:

@@ -61,11 +61,11 @@ __all__ = [
 _PACKING_SHARE = 0.35
 
 
-def check_algorithm(name: object) -> str:
-    """``name`` if some algorithm is called so. Raises AlgorithmError."""
-    if isinstance(name, str) and find_algorithms(name):
+def check_algorithm(name: object, others: Sequence[str] = ()) -> str:
+    """``name`` if an algorithm, or one of ``others``, is called so. Raises AlgorithmError."""
+    if isinstance(name, str) and (name in others or find_algorithms(name)):
         return name
-    names = ", ".join(algorithm_names())
+    names = ", ".join(dict.fromkeys((*algorithm_names(), *others)))
     raise AlgorithmError(f"algorithm={name!r} is unknown; choose one of {names}")
 
 

@@ -35,6 +35,10 @@ class Block(nn.Sequential):
     def __init__(self, channels: int) -> None:
         super().__init__(nn.Conv2d(3, channels, 3, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         self.width = channels
+        self.names: Any = (name for name in "ab")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "names": None}  # a generator, which cannot be copied
 
 
 def _sequence(activation: Any = nn.ReLU, **words: Any) -> Any:
@@ -130,12 +134,13 @@ def test_other_images_and_gradients_go_to_pytorch(monkeypatch: pytest.MonkeyPatc
 def test_subclasses_that_are_sequences_become_such_and_stay_what_they_are() -> None:
     plain = Block(4)
     module = nt.convert(plain)
+    module.names = (name for name in "cd")
     assert {Block, nt.Sequential} <= set(type(module).__mro__)
     assert type(nt.convert(module)) is type(module)
     assert repr(module).startswith("nnpack.Block(")
     for again in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert type(again) is type(module)
-        assert again.width == 4
+        assert (again.width, again.names) == (4, None)
         y = copy.deepcopy(plain)(randn(4, 3, 9, 9))
         assert_close(again(randn(4, 3, 9, 9)), y, 1e-4)
 

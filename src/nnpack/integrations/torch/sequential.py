@@ -92,7 +92,7 @@ def _subclass(sequence: type) -> type:
     """A subclass under the same name, which is made anew where an instance is unpickled."""
 
     def reduce(self: Any, _protocol: object) -> tuple[Any, ...]:
-        return _make, (sequence,), self.__dict__
+        return _make, (sequence,), object.__reduce_ex__(self, 2)[2]  # or its own __getstate__
 
     body = {"__reduce_ex__": reduce, "__module__": sequence.__module__, "__doc__": sequence.__doc__}
     return type(sequence.__name__, (Sequential, sequence), body)
