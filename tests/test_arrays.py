@@ -172,3 +172,12 @@ def test_an_out_overlapping_an_input_is_refused_by_name() -> None:
     assert check_out(out, (2, 3), [("x", memory[6:])]) is out
     with pytest.raises(ProblemError, match="out overlaps weight; pass memory of its own"):
         check_out(out, (2, 3), [("x", memory[6:]), ("weight", memory[5:])])
+
+
+def test_only_an_input_of_the_same_shape_is_offered_as_out() -> None:
+    memory = np.zeros(12, np.float32)
+    out = memory[:6].reshape(2, 3)
+    with pytest.raises(ProblemError, match="memory of its own, or x itself$"):
+        check_out(out, (2, 3), [("x", memory[3:9].reshape(2, 3))], in_place=True)
+    with pytest.raises(ProblemError, match="overlaps gamma; pass memory of its own$"):
+        check_out(out, (2, 3), [("gamma", memory[:3])], in_place=True)

@@ -114,7 +114,7 @@ def check_out(
             f"pass numpy.empty({tuple(shape)}, numpy.float32)"
         )
     for name, array in inputs:
-        allowed = in_place is True or in_place == name
+        allowed = (in_place is True or in_place == name) and array.shape == out.shape
         if not np.may_share_memory(out, array) or (slices and _are_other_channels(out, array)):
             continue
         if not (allowed and are_same(out, array)):
