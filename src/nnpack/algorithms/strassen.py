@@ -6,7 +6,7 @@ One level of it, in Winograd's form, within two by two register tiles (`kernels.
 from __future__ import annotations
 
 from nnpack.algorithms.base import Algorithm, Estimate, ceil_div, is_dense
-from nnpack.algorithms.cost import packing_seconds, product_seconds
+from nnpack.algorithms.cost import packing_seconds, product_seconds, summing_seconds
 from nnpack.algorithms.gemm_tiles import (
     Extents,
     TileChoice,
@@ -50,7 +50,8 @@ class Strassen:
         depth, choice = problem.group_in_channels, self._tile(problem, target)
         steps = 7 * ceil_div(depth, 2) * choice.steps
         steps += _cycles_beside(problem, choice, target) * target.multiply_adds_per_cycle
-        seconds = product_seconds(problem, target, steps)
+        seconds = product_seconds(problem, target, steps, packed_share=7 / 4)
+        seconds += summing_seconds(problem, target)
         if gathers(problem):
             seconds += packing_seconds(problem, target)
         relative_l2, greatest = expected_strassen_error(depth)
