@@ -140,10 +140,13 @@ def test_without_masks_phases_are_computed_one_by_one() -> None:
 
 
 def test_a_result_with_gaps_is_written_over_its_residual_once() -> None:
-    """Phase by phase gaps are filled first; as a whole each output is read, then written."""
+    """Phase by phase gaps are filled first; as a whole each output is read, then written.
+
+    So are whole rows, as which phases with strides of 2 to 4 are interleaved.
+    """
     rng = np.random.default_rng(4)
-    for groups, early in ((2, True), (4, not host_target().masks)):
-        words: Any = {"stride": 2, "output_padding": 1, "groups": groups}
+    for stride, groups, early in ((5, 2, True), (2, 2, False), (2, 4, False)):
+        words: Any = {"stride": stride, "output_padding": 1, "groups": groups}
         problem = TransposedProblem.conv_transpose2d((2, 4, 5, 6), (4, 3, 1, 1), **words)
         assert writes_early(problem, "auto", host_target()) == early
         x = rng.standard_normal(problem.x_shape, np.float32)

@@ -275,7 +275,8 @@ class GemmEmitter:
                 pixel = start + offset
                 words = (args.block, used, strip, out, number, channels, pixel, size, taps.depth)
                 ahead = after.x + after.start + (offset + self._ahead(panel))
-                self.call_tile((*words, block.image, ahead, begin - offset))
+                later = (block.image, ahead, begin - offset)
+                self.call_tile((*words, *later), channels, size)
             if self.kernel.epilogue.statistics:
                 self.emit_sums(args, block, panel)
 
@@ -307,10 +308,9 @@ class GemmEmitter:
             return self.asm.index(0)
         return panel % self.kernel.tile.nv * self.asm.lanes
 
-    def call_tile(self, words: tuple[Value, ...]) -> None:
-        """Call the narrowest tile that covers the strip (or the panel)."""
+    def call_tile(self, words: tuple[Value, ...], channels: Value, size: Value) -> None:
+        """Call the narrowest tile that covers the ``size`` pixels of a strip (or the channels)."""
         asm = self.asm
-        channels, size = words[5], words[7]
         pixels = self.kernel.lanes == "pixels"
         extent, rows = (size, self.rows) if pixels else (channels, 1)
         for tile in self.tiles:

@@ -124,7 +124,8 @@ class _Emitter(GemmEmitter):
                 strip = scratch + begin * (segment.depth * self.rows)
                 place = (out, number, channels, block.start + begin, size)
                 words = (args.block, weight, strip, *place, segment.depth)
-                self.call_tile((*words, block.image, state["sums"], begins, ends))
+                later = (block.image, state["sums"], begins, ends)
+                self.call_tile((*words, *later), channels, size)
                 state["sums"] = state["sums"] + self.strip.width * self.panel
         if self.kernel.epilogue.statistics:
             with asm.when(segment.ends), asm.loop(last_panel, start=first_panel) as panel:

@@ -200,18 +200,18 @@ class _Emitter(GemmEmitter):
                 size = asm.minimum(block.count - begin, self.strip.pixels)
                 place = (out, number, channels, block.start + begin, size)
                 plain = self._emit_plain(args, block, patches, begin, size)
-                number = begin // self.strip.pixels
-                ahead = after.x, after.start + begin, panel * PRODUCTS, next_weight, number
+                turn, strips = panel * PRODUCTS, begin // self.strip.pixels
+                ahead = after.x, after.start + begin, turn, next_weight, strips
                 words = args.block, weight, state["strip"], *place, block.image, *plain, *ahead
-                self.call_tile(words)
+                self.call_tile(words, channels, size)
                 state["strip"] = state["strip"] + strip_floats
             if self.kernel.epilogue.statistics:
                 self.emit_sums(args, block, panel)
 
-    def call_tile(self, words: tuple[Value, ...]) -> None:
-        """Call the narrowest tile whose two halves cover the strip (or the panel)."""
+    def call_tile(self, words: tuple[Value, ...], channels: Value, size: Value) -> None:
+        """Call the narrowest tile whose two halves cover the ``size`` pixels (or the channels)."""
         asm = self.asm
-        extent = words[7] if self.kernel.lanes == "pixels" else words[5]
+        extent = size if self.kernel.lanes == "pixels" else channels
         for tile in self.tiles:
             width = 2 * tile.nv * asm.lanes
             above = asm.compare(">", extent, width - 2 * asm.lanes)
@@ -239,7 +239,7 @@ class _Emitter(GemmEmitter):
             next_pixel="index",
             turn="index",
             next_weight="pointer",
-            number="index",
+            strips="index",
         ) as (block, weight, strip, y, channel, channels, pixel, pixels, image, *rest):
             args = Arguments(asm, block, self.kernel.fields)
             patches = self._patches(args, tile, strip, *rest[:2])

@@ -24,16 +24,15 @@ class Named(torch.nn.Module):
         super().__init_subclass__(**words)
         forward = cls.__dict__.get("forward")
         if leaf and forward is not None:
-            cls.forward = _traceable(forward)
+            cls.forward = _traceable(forward, cls.__name__)
 
     def _get_name(self) -> str:
         return f"nnpack.{type(self).__name__}"
 
 
-def _traceable(forward: Callable[..., Any]) -> Callable[..., Any]:
+def _traceable(forward: Callable[..., Any], owner: str) -> Callable[..., Any]:
     """``forward``, but of a symbol the node of a call; the module that is traced has no node."""
 
-    @functools.wraps(forward)
     def traceable(self: torch.nn.Module, input: Any, *more: Any, **words: Any) -> Any:  # noqa: A002
         if type(input) is not Tensor and isinstance(input, Proxy):
             tracer: Any = input.tracer
@@ -42,4 +41,6 @@ def _traceable(forward: Callable[..., Any]) -> Callable[..., Any]:
                 return tracer.create_proxy("call_module", place, (input, *more), words)
         return forward(self, input, *more, **words)
 
-    return traceable
+    # torch.compile allows a code object so many compilations: each class has its own.
+    traceable.__code__ = traceable.__code__.replace(co_name=f"{owner}_forward")
+    return functools.wraps(forward)(traceable)
