@@ -115,7 +115,6 @@ def _choices(
     return result
 
 
-@functools.lru_cache(maxsize=4096)
 class Extents(NamedTuple):
     """What a tile is chosen for: pixels and output channels of a product, and whether it pools."""
 
@@ -130,6 +129,7 @@ def extents_of(problem: Problem) -> Extents:
     return Extents(pixels, problem.group_out_channels, problem.epilogue.pool is not None)
 
 
+@functools.lru_cache(maxsize=4096)
 def choose_tile(extents: Extents, target: Target) -> TileChoice:
     """The tile that wastes least on ``extents``.
 

@@ -14,7 +14,13 @@ from nnpack.algorithms.base import (
     round_up,
     store_arguments,
 )
-from nnpack.algorithms.cost import COLD_RUNS, cache_bandwidth, memory_stream, storing_seconds
+from nnpack.algorithms.cost import (
+    COLD_RUNS,
+    cache_bandwidth,
+    memory_share,
+    memory_stream,
+    storing_seconds,
+)
 from nnpack.algorithms.gemm_tiles import relative_rate, tile_menu
 from nnpack.algorithms.storage import STORAGE_BYTES, transformed_weight
 from nnpack.algorithms.tile_sharing import TileCosts
@@ -35,9 +41,6 @@ BLOCK_SCALES: Mapping[str, float] = {"half": 0.5, "double": 2.0}
 # Tiles a block for which T / 2 flops a byte of weights outrun the last-level cache, and memory.
 LEAST_BLOCK_CACHED = 12
 LEAST_BLOCK_STREAMED = 32
-# Up to the first share of the last-level cache weights stay there between calls, of more than the
-# second nothing does: other arrays, and other processors, want some of it.
-KEPT_SHARE, LOST_SHARE = 1 / 3, 2 / 3
 # Weights of more than this are streamed for blocks that are as large as memory wants them.
 STREAMED_SHARE = 1 / 2
 # What of the shorter of products and traffic of weights is not hidden behind the longer.
@@ -336,14 +339,8 @@ def weight_bandwidth(nbytes: float, target: Target) -> float:
     """Bytes a second at which that many bytes are streamed again and again."""
     if nbytes <= target.caches.l2 // 2:
         return 1e12
-    share = _memory_share(nbytes, target)
+    share = memory_share(nbytes, target)
     return 1 / ((1 - share) / cache_bandwidth(target) + share / memory_stream(target))
-
-
-def _memory_share(nbytes: float, target: Target) -> float:
-    """What of so many bytes comes from memory each time they are streamed."""
-    share = nbytes / target.caches.l3
-    return min(1.0, max(0.0, (share - KEPT_SHARE) / (LOST_SHARE - KEPT_SHARE)))
 
 
 def _stay_cached(nbytes: float, target: Target) -> bool:
