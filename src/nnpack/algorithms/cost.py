@@ -36,13 +36,15 @@ def product_seconds(
     """Seconds for ``steps`` vector multiply-adds per image and group, and the traffic beside them.
 
     Multiplication and streaming overlap: what takes longer counts, and a fifth of the other. Some
-    runs wait for weights from memory besides, packed in ``packed_share`` times their own bytes.
+    runs wait for weights from memory besides, and each image for those that outgrow the cache; they
+    are packed in ``packed_share`` times their own bytes.
     """
     arithmetic = problem.batch * problem.groups * steps / target.multiply_adds
     traffic = traffic_seconds(problem, target)
     nbytes = packed_share * _weight_bytes(problem, target)
-    share = COLD_RUNS + (1 - COLD_RUNS) * memory_share(nbytes, target)
-    waiting = share * _UNHIDDEN * nbytes / memory_stream(target)
+    again = memory_share(nbytes, target)
+    passes = COLD_RUNS + (1 - COLD_RUNS) * again + (problem.batch - 1) * again
+    waiting = passes * _UNHIDDEN * nbytes / memory_stream(target)
     return max(arithmetic, traffic) + 0.2 * min(arithmetic, traffic) + waiting
 
 
@@ -60,14 +62,14 @@ def packing_seconds(problem: Problem, target: Target) -> float:
 
 
 def summing_seconds(problem: Problem, target: Target) -> float:
-    """Seconds that sums of pixels wait, in runs that find x in memory although it would stay.
+    """Seconds that sums of pixels wait for x in memory: in some runs if it would stay in the cache.
 
     Direct convolution loads pixels as it multiplies, which hides that: 1x1 528->160 @14 takes 2 %
-    longer with sums where x is in the cache, and 6 % from memory.
+    longer with sums where x is in the cache, and 6 % from memory; 128->128 @56 takes 20 % longer at
+    batch 16.
     """
-    if not fits_last_level(problem, target):
-        return 0.0
-    return COLD_RUNS * FLOAT_BYTES * _read_floats(problem) / target.rates.memory_bandwidth
+    share = COLD_RUNS if fits_last_level(problem, target) else 1.0
+    return share * FLOAT_BYTES * _read_floats(problem) / target.rates.memory_bandwidth
 
 
 def gathering_seconds(problem: Problem, target: Target) -> float:
